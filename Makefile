@@ -1,0 +1,49 @@
+# make lab · make test · make run · make refresh       (each sets up .venv by itself)
+PYTHON ?= python3
+PIP_ARGS ?=
+PY = .venv/bin/python
+# The longest first, so that two workers finish together.
+NOTEBOOKS = $(shell ls -r notebooks/*.ipynb)
+.PHONY: help lab test run refresh ladder lint zip clean
+
+help:
+	@echo "make lab      open the course in JupyterLab"
+	@echo "make test     run every notebook under nbval, and every test"
+	@echo "make run      execute all notebooks on the best device here, results to build/"
+	@echo "make refresh  execute all notebooks on the CPU and store their outputs"
+	@echo "make ladder   measure the ladder again (data/runs/ladder-*.json)"
+
+# A stamp that is older than requirements.txt installs again; a newer one installs nothing.
+.venv/installed: requirements.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+	  { echo "Python 3.11 or newer is needed: try make PYTHON=python3.12 (found: $$($(PYTHON) -V))"; exit 1; }
+	test -x $(PY) || $(PYTHON) -m venv .venv
+	$(PY) -m pip install --quiet --disable-pip-version-check $(PIP_ARGS) -r requirements.txt
+	touch $@
+
+# JupyterLab keeps its token and listens on localhost only. As root (in a container) it asks to be told so.
+lab: .venv/installed
+	$(PY) -m jupyterlab --ServerApp.ip=127.0.0.1 --notebook-dir=. --LabApp.default_url=/lab/tree/notebooks \
+	  $$([ "$$(id -u)" = 0 ] && echo --allow-root) $(LAB_ARGS)
+
+test: .venv/installed
+	COURSE_DEVICE=cpu COURSE_CORPUS= $(PY) -m pytest -q -n 2 --dist loadscope --no-loadscope-reorder \
+	  --nbval --nbval-current-env --nbval-sanitize-with tests/nbval_sanitize.cfg $(NOTEBOOKS) tests $(TEST_ARGS)
+
+run: .venv/installed
+	$(PY) tools/notebooks.py run $(NB)
+
+refresh: .venv/installed
+	$(PY) tools/notebooks.py refresh $(NB)
+
+ladder: .venv/installed
+	$(PY) -m helpers.ladder plays
+
+lint: .venv/installed
+	$(PY) -m ruff check . && $(PY) -m ruff format --check .
+
+zip:
+	git archive --format=zip --output=course.zip HEAD
+
+clean:
+	rm -rf build .pytest_cache .ruff_cache .hypothesis

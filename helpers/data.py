@@ -1,0 +1,206 @@
+"""Corpora, the train/validation split, and batches: from a text file to tensors (B, T)."""
+
+import hashlib
+import os
+import time
+import urllib.request
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch.utils.data import Dataset
+
+DATA_DIR = Path(__file__).resolve().parent.parent / "data"
+PLAYS_SHA256 = "4c9fb113a1082df249db994ed2a343bfd13893ef7ca4a12269b06c738f01faea"
+TINYSHAKESPEARE_SHA256 = "86c4e6aa9db7c042ec79f339dcb96d42b0075e16b8fc2e86bf0ca57e2dc565ed"
+TINYSHAKESPEARE_URL = (
+    "https://raw.githubusercontent.com/karpathy/char-rnn/master/data/tinyshakespeare/input.txt"
+)
+MAX_DOWNLOAD_BYTES = 4_000_000  # the file has 1.1 MB; anything much larger is not it
+
+
+@dataclass(frozen=True)
+class Corpus:
+    """One text and where it came from."""
+
+    name: str
+    text: str
+    source: str
+    licence: str
+
+
+def load_corpus(name_or_path=None):
+    """Load a text: "plays" (bundled), "tinyshakespeare" (downloaded once), or a path to your own.
+
+    Without an argument, the environment variable COURSE_CORPUS decides, and "plays" if it is unset.
+    Raises ValueError with the remedy if the text cannot be found, read, verified or learned from.
+    """
+    name = str(name_or_path or os.environ.get("COURSE_CORPUS") or "plays")
+    if name == "plays":
+        path = DATA_DIR / "plays.txt"
+        raw = _read_bytes(path)
+        _verify(raw, PLAYS_SHA256, path, "restore it with `git checkout data/plays.txt`")
+        return Corpus("plays", raw.decode("utf-8"), "bundled with the course", "CC0 1.0")
+    if name == "tinyshakespeare":
+        raw, source = _tinyshakespeare()
+        return Corpus("tinyshakespeare", raw.decode("utf-8"), source, "public domain")
+    path = Path(name).expanduser()
+    text = _decode(_read_bytes(path), path)
+    if not text.strip():
+        raise ValueError(f"The corpus {path} is empty: give a text file with some text in it.")
+    if len(set(text)) < 2:
+        raise ValueError(
+            f"The corpus {path} has a single distinct character, {text[0]!r}: "
+            "there is nothing to predict; give a text with more characters."
+        )
+    return Corpus(path.name, text, str(path), "yours")
+
+
+def train_val_split(ids, val_fraction=0.1):
+    """Cut ids (N,) in two: the first part to learn from, the last to test on. No shuffling.
+
+    Neighbouring characters belong together: shuffled windows of one text overlap, and a validation
+    set that overlaps the training set measures memory. Raises ValueError if a side would be empty.
+    """
+    if not 0 < val_fraction < 1:
+        raise ValueError(f"val_fraction={val_fraction} must lie between 0 and 1; 0.1 is usual.")
+    n_train = int((1 - val_fraction) * len(ids))
+    if n_train < 2 or len(ids) - n_train < 2:
+        raise ValueError(
+            f"{len(ids)} tokens cannot be split with val_fraction={val_fraction}: "
+            "each side needs at least two; use a longer text."
+        )
+    return ids[:n_train], ids[n_train:]
+
+
+def get_batch(ids, block_size, batch_size, generator=None, device=None):
+    """Draw random windows of ids (N,): inputs x (B, T) and targets y (B, T), both int64.
+
+    y is x moved on by one token, so y[b, t] is what follows x[b, : t + 1]. The offsets come from
+    `generator`; equal seeds give equal batches. Raises ValueError if the text is too short.
+    """
+    check_block_fits(ids, block_size)
+    if batch_size < 1:
+        raise ValueError(f"batch_size={batch_size} must be at least 1.")
+    draw_on = generator.device if generator is not None else ids.device
+    starts = torch.randint(
+        len(ids) - block_size, (batch_size,), generator=generator, device=draw_on
+    )
+    # unfold is a view of every window; indexing copies only the B windows that were drawn.
+    windows = ids.unfold(0, block_size + 1, 1)[starts.to(ids.device)]  # (B, T + 1)
+    x, y = windows[:, :-1], windows[:, 1:]
+    return (x, y) if device is None else (x.to(device), y.to(device))
+
+
+def check_block_fits(ids, block_size):
+    """Raise ValueError unless ids (N,) holds at least one window of block_size tokens and a target."""
+    if block_size < 1:
+        raise ValueError(f"block_size={block_size} must be at least 1.")
+    if len(ids) <= block_size:
+        raise ValueError(
+            f"A split of {len(ids)} tokens is too short for block_size={block_size}: "
+            f"use a longer text or a block_size of at most {max(len(ids) - 1, 1)}."
+        )
+
+
+class WindowDataset(Dataset):
+    """The windows of ids (N,) at a fixed stride, as pairs (x (T,), y (T,)) for a DataLoader."""
+
+    def __init__(self, ids, block_size, stride=1):
+        check_block_fits(ids, block_size)
+        if stride < 1:
+            raise ValueError(f"stride={stride} must be at least 1.")
+        self.windows = ids.unfold(0, block_size + 1, stride)  # (number of windows, T + 1), a view
+
+    def __len__(self):
+        return len(self.windows)
+
+    def __getitem__(self, i):
+        return self.windows[i, :-1], self.windows[i, 1:]
+
+
+def _read_bytes(path):
+    try:
+        return Path(path).read_bytes()
+    except OSError as error:
+        reason = error.strerror or type(error).__name__
+        raise ValueError(
+            f"The corpus {path} cannot be read ({reason}): "
+            'give "plays", "tinyshakespeare" or the path of a UTF-8 text file.'
+        ) from None
+
+
+def _decode(raw, path):
+    try:
+        text = raw.decode("utf-8-sig")  # -sig: some editors put a byte-order mark in front
+    except UnicodeDecodeError as error:
+        raise ValueError(
+            f"The corpus {path} is not UTF-8 text (byte {error.start} cannot be decoded): "
+            "save it as UTF-8 and try again."
+        ) from None
+    return text.replace("\r\n", "\n")
+
+
+def _verify(raw, sha256, path, remedy):
+    found = hashlib.sha256(raw).hexdigest()
+    if found != sha256:
+        raise ValueError(
+            f"{path} is not the expected file (SHA-256 {found[:12]}… in place of {sha256[:12]}…): "
+            f"{remedy}."
+        )
+
+
+def _tinyshakespeare():
+    """Bytes and source of Tiny Shakespeare: TINYSHAKESPEARE_PATH, else data/, else the network."""
+    given = os.environ.get("TINYSHAKESPEARE_PATH")
+    if given:
+        raw = _read_bytes(given)
+        _verify(raw, TINYSHAKESPEARE_SHA256, given, "point TINYSHAKESPEARE_PATH at the original")
+        return raw, "TINYSHAKESPEARE_PATH"
+    path = DATA_DIR / "tinyshakespeare.txt"
+    if not path.exists():
+        raw = _download(TINYSHAKESPEARE_URL, MAX_DOWNLOAD_BYTES)
+        _verify(raw, TINYSHAKESPEARE_SHA256, TINYSHAKESPEARE_URL, "try again later")
+        _write_atomically(path, raw)
+        return raw, TINYSHAKESPEARE_URL
+    raw = _read_bytes(path)
+    _verify(raw, TINYSHAKESPEARE_SHA256, path, "delete it and it will be downloaded again")
+    return raw, TINYSHAKESPEARE_URL
+
+
+def _download(url, max_bytes, attempts=3, timeout=20.0, pause=1.0):
+    """Bytes at url; timeout and pause in seconds. Raises ValueError if there is no connection."""
+    for attempt in range(attempts):
+        try:
+            with urllib.request.urlopen(url, timeout=timeout) as response:
+                raw = response.read(max_bytes + 1)
+            break
+        except OSError as error:  # URLError, time-outs and broken connections are all OSErrors
+            reason = error
+            if attempt + 1 < attempts:
+                time.sleep(pause * 2**attempt)
+    else:
+        raise ValueError(
+            f"Tiny Shakespeare could not be downloaded ({reason}): go online, or set "
+            'TINYSHAKESPEARE_PATH to a copy, or use the bundled corpus "plays".'
+        )
+    if len(raw) > max_bytes:
+        raise ValueError(
+            f"{url} sent more than {max_bytes} bytes, so it is not the file: try again later."
+        )
+    return raw
+
+
+def _write_atomically(path, raw):
+    """Write to a neighbour, then rename: a reader sees the whole file or none."""
+    partial = path.with_name(f"{path.name}.{os.getpid()}.partial")
+    try:
+        partial.write_bytes(raw)
+        partial.replace(path)
+    except OSError as error:
+        reason = error.strerror or type(error).__name__
+        raise ValueError(
+            f"{path} cannot be written ({reason}): free some space or make the folder writable."
+        ) from None
+    finally:
+        partial.unlink(missing_ok=True)

@@ -1,0 +1,356 @@
+"""The models of the course, from the bigram table to the GPT, in the order in which they are built.
+
+Letters in shapes: B sequences in a batch, T positions, C = n_embd channels, H heads,
+D = C / H the size of a head, V tokens in the vocabulary.
+"""
+
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+
+class BigramLanguageModel(nn.Module):
+    """Row i of one table holds the logits of what follows token i. (Notebook 02)"""
+
+    def __init__(self, vocab_size):
+        super().__init__()
+        self.next_token_logits = nn.Embedding(vocab_size, vocab_size)
+        nn.init.normal_(self.next_token_logits.weight, std=0.02)  # near zero: near uniform
+
+    def forward(self, idx, targets=None):
+        """idx (B, T) -> logits (B, T, V) and the mean cross-entropy in nats, None without targets."""
+        logits = self.next_token_logits(idx)
+        return logits, next_token_loss(logits, targets)
+
+
+def next_token_loss(logits, targets):
+    """Mean cross-entropy of logits (B, T, V) against targets (B, T), in nats. None stays None."""
+    if targets is None:
+        return None
+    return F.cross_entropy(logits.flatten(0, 1), targets.flatten())
+
+
+class Head(nn.Module):
+    """One head of causal self-attention: x (B, T, C) -> (B, T, D). (Notebook 03)
+
+    Source: Vaswani et al. 2017 (arXiv:1706.03762), equation 1, with a causal mask.
+    """
+
+    def __init__(self, n_embd, head_size, block_size, dropout=0.0):
+        super().__init__()
+        self.query = nn.Linear(n_embd, head_size, bias=False)
+        self.key = nn.Linear(n_embd, head_size, bias=False)
+        self.value = nn.Linear(n_embd, head_size, bias=False)
+        self.dropout = nn.Dropout(dropout)
+        self.register_buffer("mask", torch.tril(torch.ones(block_size, block_size)).bool())
+
+    def weights(self, x):
+        """x (B, T, C) -> attention weights (B, T, T); row t is zero right of column t and sums to 1."""
+        T = x.shape[1]
+        q, k = self.query(x), self.key(x)  # (B, T, D) each
+        scores = q @ k.transpose(-2, -1) * k.shape[-1] ** -0.5  # (B, T, T)
+        scores = scores.masked_fill(~self.mask[:T, :T], float("-inf"))
+        return F.softmax(scores, dim=-1)
+
+    def forward(self, x):
+        return self.dropout(self.weights(x)) @ self.value(x)  # (B, T, T) @ (B, T, D)
+
+
+class MultiHeadAttention(nn.Module):
+    """H small heads side by side, then a projection that mixes them. (Notebook 04)"""
+
+    def __init__(self, n_embd, n_head, block_size, dropout=0.0):
+        super().__init__()
+        check_heads(n_embd, n_head)
+        head_size = n_embd // n_head
+        self.heads = nn.ModuleList(
+            Head(n_embd, head_size, block_size, dropout) for _ in range(n_head)
+        )
+        self.proj = nn.Linear(n_embd, n_embd)
+        self.dropout = nn.Dropout(dropout)
+
+    def weights(self, x):
+        """x (B, T, C) -> attention weights of every head (B, H, T, T)."""
+        return torch.stack([head.weights(x) for head in self.heads], dim=1)
+
+    def forward(self, x):
+        out = torch.cat([head(x) for head in self.heads], dim=-1)  # (B, T, C)
+        return self.dropout(self.proj(out))
+
+
+def check_heads(n_embd, n_head):
+    """Raise ValueError unless n_embd divides into n_head heads of equal size."""
+    if n_head < 1 or n_embd < 1 or n_embd % n_head:
+        raise ValueError(
+            f"n_embd={n_embd} does not divide into n_head={n_head} heads of equal size: "
+            "make n_embd a multiple of n_head."
+        )
+
+
+class LanguageModel(nn.Module):
+    """The frame around any body: embeddings in front, logits behind. (Notebook 03)
+
+    The body maps (B, T, C) to (B, T, C). Notebooks 03 to 05 change the body and keep the frame.
+    """
+
+    def __init__(self, vocab_size, block_size, n_embd, body):
+        super().__init__()
+        self.block_size = block_size
+        self.token_embedding = nn.Embedding(vocab_size, n_embd)
+        self.position_embedding = nn.Embedding(block_size, n_embd)
+        self.body = body
+        self.lm_head = nn.Linear(n_embd, vocab_size)
+        # GPT-2's start: small embeddings and logits, so the first guess is nearly uniform.
+        for layer in (self.token_embedding, self.position_embedding, self.lm_head):
+            nn.init.normal_(layer.weight, std=0.02)
+
+    def forward(self, idx, targets=None):
+        """idx (B, T) -> logits (B, T, V) and the mean cross-entropy in nats, None without targets."""
+        positions = torch.arange(idx.shape[1], device=idx.device)
+        x = self.token_embedding(idx) + self.position_embedding(positions)  # (B, T, C)
+        logits = self.lm_head(self.body(x))  # (B, T, V)
+        return logits, next_token_loss(logits, targets)
+
+
+ACTIVATIONS = {"relu": nn.ReLU, "gelu": nn.GELU, "gelu_tanh": lambda: nn.GELU("tanh")}
+POSITIONS = ("learned", "sinusoidal")
+
+
+@dataclass(frozen=True)
+class GPTConfig:
+    """The shape of a GPT, in the field's (nanoGPT's) names. Checked when it is made."""
+
+    vocab_size: int
+    block_size: int = 64  # T, the longest context
+    n_layer: int = 4
+    n_head: int = 4
+    n_embd: int = 128  # C
+    dropout: float = 0.0
+    activation: str = "relu"  # relu, gelu or gelu_tanh (GPT-2's approximation)
+    position: str = "learned"  # or sinusoidal
+    bias: bool = True  # in projections, feed-forward and layer norms
+    qkv_bias: bool = False  # in query, key and value
+    head_bias: bool = True  # in the final linear layer
+    tie_weights: bool = False  # the token embedding is also the final linear layer
+
+    def __post_init__(self):
+        for name in ("vocab_size", "block_size", "n_layer", "n_head", "n_embd"):
+            value = getattr(self, name)
+            if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+                raise ValueError(f"{name}={value!r} must be a whole number of at least 1.")
+        check_heads(self.n_embd, self.n_head)
+        if not 0 <= self.dropout < 1:
+            raise ValueError(f"dropout={self.dropout!r} must be at least 0 and below 1.")
+        if self.activation not in ACTIVATIONS:
+            raise ValueError(f"activation={self.activation!r} must be one of {list(ACTIVATIONS)}.")
+        if self.position not in POSITIONS:
+            raise ValueError(f"position={self.position!r} must be one of {list(POSITIONS)}.")
+        if self.position == "sinusoidal" and self.n_embd % 2:
+            raise ValueError(f"n_embd={self.n_embd} must be even for sinusoidal positions.")
+
+    @property
+    def head_size(self):
+        return self.n_embd // self.n_head
+
+
+class CausalSelfAttention(nn.Module):
+    """All heads at once: one projection for q, k and v, one attention call. (Notebook 04)
+
+    The same function as MultiHeadAttention, several times faster.
+    """
+
+    def __init__(self, config):
+        super().__init__()
+        self.n_head = config.n_head
+        self.dropout_p = config.dropout
+        self.qkv = nn.Linear(config.n_embd, 3 * config.n_embd, bias=config.qkv_bias)
+        self.proj = nn.Linear(config.n_embd, config.n_embd, bias=config.bias)
+        self.dropout = nn.Dropout(config.dropout)
+
+    def split_heads(self, x):
+        """x (B, T, C) -> q, k and v, each (B, H, T, D)."""
+        B, T, C = x.shape
+        qkv = self.qkv(x).view(B, T, 3, self.n_head, C // self.n_head)
+        return qkv.permute(2, 0, 3, 1, 4).unbind(0)
+
+    def weights(self, x):
+        """x (B, T, C) -> attention weights of every head (B, H, T, T), as drawn in attention maps."""
+        q, k, _ = self.split_heads(x)
+        return attention_weights(q, k)
+
+    def forward(self, x, cache=None):
+        """x (B, T, C) -> (B, T, C). With a cache, x holds only the positions after those cached."""
+        q, k, v = self.split_heads(x)
+        if cache is not None:
+            k, v = cache.append(self, k, v)
+        p = self.dropout_p if self.training else 0.0
+        # Measured: in bfloat16 on a CPU the plain form trains about three times as fast as the
+        # fused kernel, whose backward pass is slow there. Everywhere else the fused kernel wins.
+        if x.device.type == "cpu" and q.dtype == torch.bfloat16:
+            out = F.dropout(attention_weights(q, k), p) @ v  # (B, H, T, D)
+        elif q.shape[2] == k.shape[2]:
+            out = F.scaled_dot_product_attention(q, k, v, dropout_p=p, is_causal=True)
+        else:  # new positions after cached ones: row t may look at all that is cached and itself
+            mask = causal_mask(q.shape[2], k.shape[2], q.device)
+            out = F.scaled_dot_product_attention(q, k, v, attn_mask=mask, dropout_p=p)
+        return self.dropout(self.proj(out.transpose(1, 2).flatten(2)))  # (B, T, C)
+
+
+def causal_mask(T_q, T_k, device=None):
+    """bool (T_q, T_k): may the i-th of the last T_q positions look at the j-th of T_k?"""
+    return torch.ones(T_q, T_k, dtype=torch.bool, device=device).tril(T_k - T_q)
+
+
+def attention_weights(q, k):
+    """softmax(q k^T / sqrt(D) + mask): q (B, H, T_q, D), k (B, H, T_k, D) -> (B, H, T_q, T_k)."""
+    scores = q @ k.transpose(-2, -1) * q.shape[-1] ** -0.5
+    mask = causal_mask(q.shape[2], k.shape[2], q.device)
+    return F.softmax(scores.masked_fill(~mask, float("-inf")), dim=-1)
+
+
+class FeedForward(nn.Module):
+    """Each position thinks by itself: widen four times, bend, narrow. (Notebook 05)"""
+
+    def __init__(self, config):
+        super().__init__()
+        self.widen = nn.Linear(config.n_embd, 4 * config.n_embd, bias=config.bias)
+        self.activation = ACTIVATIONS[config.activation]()
+        self.narrow = nn.Linear(4 * config.n_embd, config.n_embd, bias=config.bias)
+        self.dropout = nn.Dropout(config.dropout)
+
+    def forward(self, x):
+        return self.dropout(self.narrow(self.activation(self.widen(x))))
+
+
+class Block(nn.Module):
+    """Communication, then computation, each added to the residual stream. (Notebook 05)
+
+    Layer norm in front of each part ("pre-norm"): Xiong et al. 2020 (arXiv:2002.04745).
+    """
+
+    def __init__(self, config):
+        super().__init__()
+        self.ln_1 = nn.LayerNorm(config.n_embd, bias=config.bias)
+        self.attn = CausalSelfAttention(config)
+        self.ln_2 = nn.LayerNorm(config.n_embd, bias=config.bias)
+        self.ffwd = FeedForward(config)
+
+    def forward(self, x, cache=None):
+        x = x + self.attn(self.ln_1(x), cache)
+        return x + self.ffwd(self.ln_2(x))
+
+
+def sinusoidal_positions(block_size, n_embd):
+    """Fixed position vectors (T, C): sines and cosines of falling frequency.
+
+    Source: Vaswani et al. 2017, section 3.5.
+    """
+    position = torch.arange(block_size).unsqueeze(1)  # (T, 1)
+    frequency = torch.exp(-math.log(10000.0) * torch.arange(0, n_embd, 2) / n_embd)  # (C/2,)
+    angles = position * frequency
+    return torch.stack([angles.sin(), angles.cos()], dim=-1).flatten(1)  # sin, cos, sin, cos, ...
+
+
+class GPT(nn.Module):
+    """The decoder-only transformer. (Notebook 05)
+
+    Source: Radford et al. 2019 (GPT-2); the names follow nanoGPT.
+    """
+
+    def __init__(self, config):
+        super().__init__()
+        self.config = config
+        self.token_embedding = nn.Embedding(config.vocab_size, config.n_embd)
+        if config.position == "learned":
+            self.position_embedding = nn.Embedding(config.block_size, config.n_embd)
+        else:
+            table = sinusoidal_positions(config.block_size, config.n_embd)
+            self.position_embedding = nn.Embedding.from_pretrained(table, freeze=True)
+        self.dropout = nn.Dropout(config.dropout)
+        self.blocks = nn.ModuleList(Block(config) for _ in range(config.n_layer))
+        self.ln_f = nn.LayerNorm(config.n_embd, bias=config.bias)
+        self.lm_head = nn.Linear(config.n_embd, config.vocab_size, bias=config.head_bias)
+        self.apply(self._init_weights)
+        # Every block adds two terms to the residual stream. Shrinking each by sqrt(2 n_layer)
+        # keeps the variance of the sum the same at any depth (GPT-2).
+        for name, p in self.named_parameters():
+            if name.endswith(("attn.proj.weight", "ffwd.narrow.weight")):
+                nn.init.normal_(p, std=0.02 / math.sqrt(2 * config.n_layer))
+        if config.tie_weights:
+            self.lm_head.weight = self.token_embedding.weight
+
+    def _init_weights(self, module):
+        if isinstance(module, nn.Linear):
+            nn.init.normal_(module.weight, std=0.02)
+            if module.bias is not None:
+                nn.init.zeros_(module.bias)
+        elif isinstance(module, nn.Embedding) and module.weight.requires_grad:
+            nn.init.normal_(module.weight, std=0.02)
+
+    def forward(self, idx, targets=None, cache=None):
+        """idx (B, T) -> logits (B, T, V) and the mean cross-entropy in nats, None without targets.
+
+        With a cache (see generate.py), idx holds only the tokens after those already cached.
+        """
+        past = 0 if cache is None else cache.length
+        T = past + idx.shape[1]
+        if T > self.config.block_size:
+            raise ValueError(
+                f"{T} tokens are longer than block_size={self.config.block_size}: "
+                "pass at most the last block_size tokens."
+            )
+        positions = torch.arange(past, T, device=idx.device)
+        x = self.dropout(self.token_embedding(idx) + self.position_embedding(positions))  # (B, T, C)
+        for block in self.blocks:
+            x = block(x, cache)
+        if cache is not None:
+            cache.length = T
+        logits = self.lm_head(self.ln_f(x))  # (B, T, V)
+        return logits, next_token_loss(logits, targets)
+
+
+def count_parameters(model):
+    """How many numbers training adjusts; tied weights count once, fixed tables not at all."""
+    return sum(p.numel() for p in model.parameters() if p.requires_grad)
+
+
+def flops_per_token(config):
+    """Floating-point operations to train on one token: forward, and twice that backward.
+
+    Six per weight that multiplies an activation, and 12 n_layer C T for attention.
+    Source: Chowdhery et al. 2022 (PaLM, arXiv:2204.02311), appendix B.
+    """
+    C, T, V = config.n_embd, config.block_size, config.vocab_size
+    weights = config.n_layer * 12 * C * C + V * C
+    return 6 * weights + 12 * config.n_layer * C * T
+
+
+@torch.no_grad()
+def attention_maps(model, idx):
+    """The attention weights of every attention layer for idx (B, T), from one evaluation pass.
+
+    Returns a list with one tensor a layer: (B, H, T, T), H = 1 for a single Head. Causal rows sum to 1.
+    """
+    maps, hooks = [], []
+
+    def record(module, inputs):
+        w = module.weights(inputs[0])
+        maps.append((w if w.dim() == 4 else w.unsqueeze(1)).float().cpu())
+
+    was_training = model.training
+    model.eval()
+    nested = {head for m in model.modules() if isinstance(m, MultiHeadAttention) for head in m.heads}
+    for module in model.modules():
+        # A list of heads reports once for all its heads, not once more for each.
+        if hasattr(module, "weights") and module not in nested:
+            hooks.append(module.register_forward_pre_hook(record))
+    try:
+        model(idx)
+    finally:
+        for hook in hooks:
+            hook.remove()
+        model.train(was_training)
+    return maps
