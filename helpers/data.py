@@ -1,6 +1,7 @@
 """Corpora, the train/validation split, and batches: from a text file to tensors (B, T)."""
 
 import hashlib
+import http.client
 import os
 import time
 import urllib.request
@@ -44,7 +45,7 @@ def load_corpus(name_or_path=None):
     if name == "tinyshakespeare":
         raw, source = _tinyshakespeare()
         return Corpus("tinyshakespeare", raw.decode("utf-8"), source, "public domain")
-    path = Path(name).expanduser()
+    path = Path(os.path.expanduser(name))  # a home that does not exist stays in the path, and in the error
     text = _decode(_read_bytes(path), path)
     if not text.strip():
         raise ValueError(f"The corpus {path} is empty: give a text file with some text in it.")
@@ -83,9 +84,7 @@ def get_batch(ids, block_size, batch_size, generator=None, device=None):
     if batch_size < 1:
         raise ValueError(f"batch_size={batch_size} must be at least 1.")
     draw_on = generator.device if generator is not None else ids.device
-    starts = torch.randint(
-        len(ids) - block_size, (batch_size,), generator=generator, device=draw_on
-    )
+    starts = torch.randint(len(ids) - block_size, (batch_size,), generator=generator, device=draw_on)
     # unfold is a view of every window; indexing copies only the B windows that were drawn.
     windows = ids.unfold(0, block_size + 1, 1)[starts.to(ids.device)]  # (B, T + 1)
     x, y = windows[:, :-1], windows[:, 1:]
@@ -145,8 +144,7 @@ def _verify(raw, sha256, path, remedy):
     found = hashlib.sha256(raw).hexdigest()
     if found != sha256:
         raise ValueError(
-            f"{path} is not the expected file (SHA-256 {found[:12]}… in place of {sha256[:12]}…): "
-            f"{remedy}."
+            f"{path} is not the expected file (SHA-256 {found[:12]}… in place of {sha256[:12]}…): {remedy}."
         )
 
 
@@ -175,7 +173,8 @@ def _download(url, max_bytes, attempts=3, timeout=20.0, pause=1.0):
             with urllib.request.urlopen(url, timeout=timeout) as response:
                 raw = response.read(max_bytes + 1)
             break
-        except OSError as error:  # URLError, time-outs and broken connections are all OSErrors
+        # URLError, time-outs and broken connections are OSErrors; an answer that is no HTTP is not.
+        except (OSError, http.client.HTTPException) as error:
             reason = error
             if attempt + 1 < attempts:
                 time.sleep(pause * 2**attempt)
@@ -185,9 +184,7 @@ def _download(url, max_bytes, attempts=3, timeout=20.0, pause=1.0):
             'TINYSHAKESPEARE_PATH to a copy, or use the bundled corpus "plays".'
         )
     if len(raw) > max_bytes:
-        raise ValueError(
-            f"{url} sent more than {max_bytes} bytes, so it is not the file: try again later."
-        )
+        raise ValueError(f"{url} sent more than {max_bytes} bytes, so it is not the file: try again later.")
     return raw
 
 

@@ -31,10 +31,12 @@ SEED = 1337
 BLOCK_SIZE, N_EMBD, N_HEAD, N_LAYER = 32, 64, 4, 3
 BUDGET = dict(block_size=BLOCK_SIZE, batch_size=32, steps=1500, learning_rate=3e-3, seed=SEED)
 TOLERANCE = 0.04  # nats: processors round differently, and 1,500 steps of training amplify that
+# fmt: off
 RUNGS = [
     "uniform", "unigram", "bigram", "one head", "multi-head", "+ feed-forward", "+ residual",
     "+ layer norm", "deeper", "full",
 ]
+# fmt: on
 
 
 class ResidualBlock(nn.Module):
@@ -56,9 +58,7 @@ def bodies(config):
     return {
         "one head": lambda: Head(C, C, T),
         "multi-head": lambda: MultiHeadAttention(C, config.n_head, T),
-        "+ feed-forward": lambda: nn.Sequential(
-            MultiHeadAttention(C, config.n_head, T), FeedForward(config)
-        ),
+        "+ feed-forward": lambda: nn.Sequential(MultiHeadAttention(C, config.n_head, T), FeedForward(config)),
         "+ residual": lambda: ResidualBlock(config),
         "+ layer norm": lambda: nn.Sequential(Block(config), nn.LayerNorm(C)),
     }

@@ -66,9 +66,7 @@ class MultiHeadAttention(nn.Module):
         super().__init__()
         check_heads(n_embd, n_head)
         head_size = n_embd // n_head
-        self.heads = nn.ModuleList(
-            Head(n_embd, head_size, block_size, dropout) for _ in range(n_head)
-        )
+        self.heads = nn.ModuleList(Head(n_embd, head_size, block_size, dropout) for _ in range(n_head))
         self.proj = nn.Linear(n_embd, n_embd)
         self.dropout = nn.Dropout(dropout)
 
@@ -315,6 +313,45 @@ class GPT(nn.Module):
 def count_parameters(model):
     """How many numbers training adjusts; tied weights count once, fixed tables not at all."""
     return sum(p.numel() for p in model.parameters() if p.requires_grad)
+
+
+def parameter_table(config):
+    """The parameters of GPT(config) by part, from the formula: a dict that sums to count_parameters.
+
+    Nothing is built, so it is immediate at any size. n_head appears nowhere: heads only share out C.
+    """
+    C, T, V, L = config.n_embd, config.block_size, config.vocab_size, config.n_layer
+    return {
+        "token embedding": V * C,
+        "position embedding": T * C if config.position == "learned" else 0,
+        "attention": L * (4 * C * C + config.qkv_bias * 3 * C + config.bias * C),
+        "feed-forward": L * (8 * C * C + config.bias * 5 * C),
+        "layer norms": (2 * L + 1) * (C + config.bias * C),
+        "final layer": (0 if config.tie_weights else V * C) + config.head_bias * V,
+    }
+
+
+def activations_per_token(config):
+    """Numbers that the forward pass of GPT(config) keeps for the backward pass, per token: an estimate.
+
+    A block keeps the inputs and outputs of two layer norms (4 C), q, k and v (3 C), what attention
+    returns (C) and the widened layer (4 C, twice with GELU); the end keeps 2 C and V. This holds for
+    the fused attention kernel, which keeps no (T, T) scores, in float32 without dropout.
+    """
+    C, widened = config.n_embd, 4 if config.activation == "relu" else 8
+    return config.n_layer * (8 + widened) * C + 2 * C + config.vocab_size
+
+
+def training_memory(config, batch_size):
+    """Bytes to train GPT(config) in float32 with AdamW, by part: 16 a parameter, and activations."""
+    parameters = sum(parameter_table(config).values())
+    tokens = batch_size * config.block_size
+    return {
+        "weights": 4 * parameters,
+        "gradients": 4 * parameters,
+        "AdamW's two moments": 8 * parameters,
+        "activations": 4 * activations_per_token(config) * tokens,
+    }
 
 
 def flops_per_token(config):

@@ -4,11 +4,16 @@ The title states the finding, so the caller gives it. Colours are Okabe and Ito'
 every common form of colour vision; a heat map's colours differ in lightness too.
 """
 
+import functools
 import io
 
 import matplotlib.pyplot as plt
 import numpy as np
 import torch
+from matplotlib.collections import PathCollection
+from matplotlib.font_manager import FontProperties
+from matplotlib.textpath import TextPath
+from matplotlib.transforms import Affine2D
 
 BLUE, ORANGE, GREEN, RED, SKY, PURPLE, GREY = COLOURS = [
     "#0072B2", "#E69F00", "#009E73", "#D55E00", "#56B4E9", "#CC79A7", "#777777",
@@ -159,4 +164,252 @@ def plot_ladder(rungs, title, highlight=None):
     ax.invert_yaxis()
     ax.set(title=title, xlabel="validation loss (nats per character; shorter is better)")
     ax.margins(x=0.1)
+    return fig
+
+
+# --- notebook 01
+
+
+def tint(colour, strength=0.35):
+    """A colour mixed with white: light enough to write on in black."""
+    rgb = np.array(plt.matplotlib.colors.to_rgb(colour))
+    return tuple(1 - strength * (1 - rgb))
+
+
+@functools.lru_cache(maxsize=1024)
+def _glyph(character):
+    """The outline of a character, centred, at 1 point to the em."""
+    path = TextPath((0, 0), character, size=1, prop=FontProperties(family="monospace"))
+    return plt.matplotlib.path.Path(path.vertices - (0.3, 0.3), path.codes)
+
+
+def draw_tiles(ax, rows, fontsize=10, gap=1.2):
+    """Characters as coloured tiles. rows: lists of (character, colour); None leaves a tile empty."""
+    width = max(map(len, rows))
+    face = np.ones((len(rows), width, 3))
+    glyphs, places = [], []
+    for i, row in enumerate(rows):
+        for j, tile in enumerate(row):
+            if tile is not None:
+                face[i, j] = plt.matplotlib.colors.to_rgb(tile[1])
+                glyphs.append(_glyph(visible(tile[0])))
+                places.append((j, i))
+    edges = dict(edgecolors="white", linewidth=gap) if gap else {}
+    ax.pcolormesh(np.arange(width + 1) - 0.5, np.arange(len(rows) + 1) - 0.5, face, **edges)
+    # One collection of outlines is drawn several times faster than a text object per character.
+    letters = PathCollection(
+        glyphs, offsets=places or [(0, 0)], offset_transform=ax.transData, color="black", lw=0, snap=False
+    )
+    letters.set_transform(Affine2D().scale(fontsize) + ax.figure.dpi_scale_trans.frozen().scale(1 / 72))
+    ax.add_collection(letters, autolim=False)
+    ax.set_xlim(-0.5, width - 0.5)
+    ax.set_ylim(len(rows) - 0.5, -0.5)
+    ax.tick_params(length=0)
+    ax.spines[:].set_visible(False)
+
+
+def plot_examples(x, y, title):
+    """The T examples of one block: row t is the context x[: t + 1] and its target y[t]; both are strings."""
+    fig, ax = plt.subplots(figsize=(min(0.35 * len(x) + 2.2, WIDTH), 0.27 * len(x) + 0.9))
+    blue, orange = tint(BLUE), tint(ORANGE, 0.8)
+    rows = [[(c, blue) for c in x[: t + 1]] + [(y[t], orange)] for t in range(len(x))]
+    draw_tiles(ax, rows)
+    ax.set_yticks(range(len(x)), [f"t = {t}" for t in range(len(x))])
+    ax.set_xticks([])
+    ax.set(title=title, xlabel="blue: the context     orange: the target")
+    return fig
+
+
+def plot_pieces(cuts, title, columns=60):
+    """A text cut into pieces, by several tokenizers: cuts maps a name to the list of pieces (strings).
+
+    Neighbouring pieces differ in colour. All cuts must be of the same text.
+    """
+    palette = [tint(colour, 0.45) for colour in (BLUE, ORANGE, GREEN, PURPLE)]
+    rows, ticks = [], {}
+    for name, pieces in cuts.items():
+        tiles = [(c, palette[i % 4]) for i, piece in enumerate(pieces) for c in piece]
+        ticks[len(rows)] = f"{name}\n{len(pieces)} tokens"
+        rows += [tiles[k : k + columns] for k in range(0, len(tiles), columns)] or [[None]]
+    fig, ax = plt.subplots(figsize=(WIDTH, 0.36 * len(rows) + 0.4))
+    draw_tiles(ax, rows, gap=0)
+    ax.hlines(np.arange(len(rows) + 1) - 0.5, -0.5, max(map(len, rows)) - 0.5, color="white", lw=6)
+    ax.set_xlim(-0.5, max(columns, *map(len, rows)) - 0.5)
+    ax.set_yticks(list(ticks), list(ticks.values()), fontsize=8)
+    ax.set_xticks([])
+    ax.set(title=title)
+    return fig
+
+
+def plot_leak(text, start, block_size, is_train, title):
+    """The validation window of text at start (orange), and the training windows that share its characters.
+
+    is_train tells of each window, by where it starts, whether the split put it on the training side.
+    """
+    first, last = max(start - block_size + 1, 0), min(start + block_size - 1, len(is_train) - 1)
+    others = [s for s in range(first, last + 1) if s != start]
+    orange, blue, pale = tint(ORANGE, 0.8), tint(BLUE, 0.5), tint(GREY, 0.15)
+    rows = [[None] * (start - first) + [(c, orange) for c in text[start : start + block_size]]]
+    for s in others:
+        window = text[s : s + block_size]
+        inside = [is_train[s] and 0 <= s + k - start < block_size for k in range(block_size)]
+        shared = [blue if both else pale for both in inside]
+        rows.append([None] * (s - first) + list(zip(window, shared)))
+    fig, ax = plt.subplots(figsize=(WIDTH, 0.24 * len(rows) + 0.9))
+    draw_tiles(ax, rows, fontsize=9)
+    names = [f"{'training' if is_train[s] else 'validation'}, from {s:,}" for s in others]
+    ax.set_yticks(range(len(rows)), [f"this validation window, from {start:,}", *names], fontsize=8)
+    ax.set_xticks([])
+    ax.set(title=title, xlabel="blue: validation characters that a training window also holds")
+    return fig
+
+
+# --- notebook 03
+
+
+def plot_attention_row(maps, tokens, names, title, cell=1.85):
+    """Attention maps (T, T) over the same tokens side by side, each under its name."""
+    fig, axes = plt.subplots(1, len(maps), figsize=(WIDTH, cell + 0.75), squeeze=False)
+    for ax, weights, name in zip(axes[0], maps, names):
+        _draw_attention(ax, _numpy(weights), tokens, fontsize=7)
+        ax.set_title(name, fontsize=9, loc="center")
+    axes[0, 0].set_ylabel("query")
+    fig.supxlabel("key: the character looked at", fontsize=9)
+    fig.suptitle(title, x=0.01, ha="left", fontsize=11)
+    return fig
+
+
+def plot_against_head_size(sizes, measures, title, log=(), height=3.1):
+    """One axis a measure: measures maps its name to {scaling: one value per head size}; log: log axes."""
+    fig, axes = plt.subplots(1, len(measures), figsize=(WIDTH, height))
+    for ax, (name, curves) in zip(axes, measures.items()):
+        for (label, values), marker in zip(curves.items(), "osD^"):
+            ax.plot(sizes, values, marker=marker, ms=4, label=label)
+        ax.set_xscale("log", base=2)
+        if name in log:
+            ax.set_yscale("log")
+        else:
+            ax.set_ylim(0, None)
+        ax.set_xlabel("head size $D$")
+        ax.set_title(name, fontsize=9)
+    handles, labels = axes[0].get_legend_handles_labels()
+    fig.legend(handles, labels, loc="outside lower center", ncols=len(labels))
+    fig.suptitle(title, x=0.01, ha="left", fontsize=11)
+    return fig
+
+
+# --- notebook 02
+
+
+def plot_bigram_tables(tables, chars, title, label, logarithmic=False):
+    """Tables (V, V) of pairs, in two columns: tables maps a heading to a matrix.
+
+    Row: the character now; column: the next one. A table on its own is large, with its characters as ticks.
+    logarithmic suits counts, and leaves zeros white; otherwise the values are probabilities on a square-root
+    scale from 0 to 1, and those below 0.001 stay white.
+    """
+    single = len(tables) == 1
+    n_rows = -(-len(tables) // 2)
+    fig, axes = plt.subplots(
+        n_rows,
+        1 if single else 2,
+        figsize=(WIDTH, 8.0 if single else 3.4 * n_rows + 0.4),
+        squeeze=False,
+        layout="constrained",
+    )
+    tables = {heading: _numpy(table) for heading, table in tables.items()}
+    if logarithmic:
+        highest = max(2, *(table.max() for table in tables.values()))
+        norm = plt.matplotlib.colors.LogNorm(vmin=1, vmax=highest)
+    else:
+        norm = plt.matplotlib.colors.PowerNorm(0.5, vmin=0, vmax=1)
+    for ax in axes.flat[len(tables) :]:
+        ax.remove()
+    for ax, (heading, table) in zip(axes.flat, tables.items()):
+        white = np.ma.masked_less(table, 1 if logarithmic else 0.001)
+        ax.imshow(white, norm=norm, interpolation="nearest", cmap="viridis_r")
+        ax.set_title(heading, fontsize=10)
+        ax.set(xticks=[], yticks=[])
+        if single and len(chars) <= 120:  # more would be unreadable
+            small = dict(fontsize=min(8, 440 / len(chars)), family="monospace")
+            ax.set_xticks(range(len(chars)), [visible(c) for c in chars], **small)
+            ax.set_yticks(range(len(chars)), [visible(c) for c in chars], **small)
+            ax.tick_params(length=0, pad=2)
+        if ax is axes[-1, 0] or single:
+            ax.set_xlabel("the next character")
+            ax.set_ylabel("the character now")
+    bar = dict(location="bottom", pad=0.01) if single else {}
+    fig.colorbar(axes[0, 0].images[0], ax=axes, label=label, shrink=0.6, aspect=30, **bar)
+    fig.suptitle(title, x=0.01, ha="left", fontsize=11)
+    return fig
+
+
+def plot_next_token(logits, temperature, tokens, title, top=30, height=3.0):
+    """The likeliest next tokens for logits (V,) at a temperature; the grey outline is temperature 1.
+
+    The order of the bars and the axis stay the same at every temperature, so that only the shape moves.
+    """
+    logits = _numpy(logits).astype(float)
+    order = np.argsort(-logits, kind="stable")[:top]
+
+    def softmax(z):
+        p = np.exp(z - z.max())
+        return p / p.sum()
+
+    fig, ax = plt.subplots(figsize=(WIDTH, height))
+    ax.bar(range(len(order)), softmax(logits / temperature)[order], color=BLUE, width=0.8)
+    edges = np.arange(len(order) + 1) - 0.5
+    ax.stairs(softmax(logits)[order], edges, color=GREY, linewidth=1.2, label="temperature 1")
+    ax.set_xticks(range(len(order)), [visible(tokens[i]) for i in order], family="monospace")
+    ax.set(title=title, ylim=(0, 1))
+    ax.set(ylabel="probability", xlabel=f"the {len(order)} likeliest next characters")
+    ax.margins(x=0.01)
+    ax.legend(loc="upper right")
+    return fig
+
+
+# --- notebook 05
+
+
+def plot_functions(functions, title, low=-4.0, high=4.0):
+    """Functions of one number: functions maps a label to a map of tensors."""
+    x = torch.linspace(low, high, 201)
+    fig, ax = plt.subplots(figsize=(WIDTH * 0.6, 2.6))
+    for (label, function), style in zip(functions.items(), ("-", "--", ":")):
+        ax.plot(x, _numpy(function(x)), style, label=label)
+    ax.axhline(0, color=GREY, linewidth=0.6, zorder=0)
+    ax.set(title=title, xlabel="before", ylabel="after")
+    ax.legend()
+    return fig
+
+
+def plot_by_layer(curves, title, ylabel, logarithmic=True, height=2.9):
+    """One value a layer: curves maps a label to a list, layer 0 next to the input."""
+    fig, ax = plt.subplots(figsize=(WIDTH, height))
+    for (label, values), marker in zip(curves.items(), "osD^v"):
+        ax.plot(range(len(values)), values, marker=marker, ms=5, label=label)
+    if logarithmic:
+        ax.set_yscale("log")
+    else:
+        ax.set_ylim(bottom=0)
+    ax.set(title=title, xlabel="block (0 is next to the input)", ylabel=ylabel)
+    ax.set_xticks(range(len(values)))
+    ax.legend()
+    return fig
+
+
+def plot_positions(tables, title):
+    """Position tables (T, C) above, the cosine of every two positions below: tables maps a name to one."""
+    fig, axes = plt.subplots(
+        2, len(tables), figsize=(WIDTH, 5.6), height_ratios=[1, 1.7], squeeze=False
+    )
+    for (top, bottom), (name, table) in zip(axes.T, tables.items()):
+        table = table.detach().float()
+        unit = table / table.norm(dim=1, keepdim=True)
+        top.imshow(_numpy(table), aspect="auto", cmap="viridis", interpolation="nearest")
+        top.set(title=f"{name}: the table", xlabel="channel", ylabel="position")
+        image = bottom.imshow(_numpy(unit @ unit.T), vmin=-1, vmax=1, cmap="RdBu_r", interpolation="nearest")
+        bottom.set(title=f"{name}: how alike two are", xlabel="position", ylabel="position")
+    fig.colorbar(image, ax=axes[1, :], label="cosine", shrink=0.8)
+    fig.suptitle(title, x=0.01, ha="left", fontsize=11)
     return fig

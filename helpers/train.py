@@ -1,6 +1,6 @@
 """Training: first the ten-line loop of the lessons, then the full program of notebook 06.
 
-    python -m helpers.train --preset course-cpu --corpus plays
+python -m helpers.train --preset course-cpu --corpus plays
 """
 
 import argparse
@@ -131,7 +131,6 @@ class TrainConfig:
     muon_learning_rate: float = 0.02
     precision: str = "auto"  # bfloat16 where the hardware has it, else float32
     compile: bool = True  # torch.compile, on CUDA only
-    compile_mode: str = "default"
     eval_interval: int = 500  # steps between validation sweeps
     seed: int = 1337
 
@@ -190,9 +189,7 @@ def make_optimizers(model, config):
     ]
     if muon:
         optimizers.append(
-            torch.optim.Muon(
-                muon, config.muon_learning_rate, weight_decay=config.weight_decay, momentum=0.95
-            )
+            torch.optim.Muon(muon, config.muon_learning_rate, weight_decay=config.weight_decay, momentum=0.95)
         )
     for optimizer in optimizers:
         for group in optimizer.param_groups:
@@ -277,7 +274,7 @@ def train(
     if on_cuda:
         torch.set_float32_matmul_precision("high")  # TF32 for what stays in float32
         if config.compile:
-            loss_of = torch.compile(loss_of, mode=config.compile_mode)
+            loss_of = torch.compile(loss_of)
 
     def one_step():
         factor = learning_rate_factor(history.step, config)
@@ -298,9 +295,7 @@ def train(
             val = evaluate(model, val_ids, block_size)
             # As much of the training text as there is validation text: equally noisy curves.
             seen = evaluate(model, train_ids[: len(val_ids)], block_size)
-        history.evals.append(
-            dict(step=history.step, train=seen, val=val, seconds=history.train_seconds)
-        )
+        history.evals.append(dict(step=history.step, train=seen, val=val, seconds=history.train_seconds))
         if val < history.best_val:
             history.best_val, history.best_step = val, history.step
             history.best_weights = {k: v.cpu().clone() for k, v in model.state_dict().items()}
@@ -315,9 +310,7 @@ def train(
         torch.cuda.synchronize()
 
     every = 50 if on_cuda else 1  # reading a loss makes the GPU wait, so it is done now and then
-    bar = tqdm(
-        total=config.max_steps, initial=history.step, unit="step", disable=not progress, leave=False
-    )
+    bar = tqdm(total=config.max_steps, initial=history.step, unit="step", disable=not progress, leave=False)
     with bar, asking_to_stop() as asked:
         if not history.evals:
             sweep()
@@ -325,8 +318,9 @@ def train(
         while history.step < config.max_steps and not history.stopped:
             pending.append(one_step())
             history.step += 1
-            history.stopped = asked() or (should_stop is not None and should_stop())
-            due = history.step % config.eval_interval == 0 or history.step == config.max_steps
+            done = history.step == config.max_steps
+            due = done or history.step % config.eval_interval == 0
+            history.stopped = not done and (asked() or (should_stop is not None and should_stop()))
             if due or history.stopped or len(pending) == every:
                 losses = torch.stack(pending).tolist()
                 history.losses += losses
@@ -381,6 +375,7 @@ def record_of(preset_name, corpus, model, config, history, device, samples):
     return {
         "preset": preset_name,
         "corpus": corpus.name,
+        "device": device.type,
         "hardware": hardware(device),
         "torch": torch.__version__,
         "python": platform.python_version(),
@@ -394,6 +389,13 @@ def record_of(preset_name, corpus, model, config, history, device, samples):
         "tokens_per_second": round(tokens / max(history.train_seconds, 1e-9)),
         "samples": samples,
     }
+
+
+def load_records(corpus_name):
+    """The recorded runs in data/runs/ on a corpus, in the order of PRESETS; see record_of."""
+    paths = sorted(RUNS_DIR.glob(f"*-{corpus_name}-*.json"))
+    records = [json.loads(path.read_text(encoding="utf-8")) for path in paths]
+    return sorted(records, key=lambda r: (list(PRESETS).index(r["preset"]), r["device"]))
 
 
 def main():

@@ -26,10 +26,16 @@ def execute(notebook, name):
     """Run all cells in the folder of the notebooks, with a bar that names the section it is in."""
     # Colours and widths of this terminal must not end up in stored outputs.
     client = NotebookClient(
-        notebook, timeout=3600, kernel_name="python3", resources={"metadata": {"path": ROOT / "notebooks"}}
+        notebook,
+        timeout=3600,
+        kernel_name="python3",
+        resources={"metadata": {"path": ROOT / "notebooks"}},
+        extra_arguments=["--IPKernelApp.log_level=ERROR"],  # else it warns of TCP on localhost
     )
     total = len(notebook.cells)
-    bar = tqdm(total=total, desc=name, unit="cell", bar_format="{desc:28} {n_fmt:>3}/{total_fmt} {bar:20} {elapsed}")
+    bar = tqdm(
+        total=total, desc=name, unit="cell", bar_format="{desc:28} {n_fmt:>3}/{total_fmt} {bar:20} {elapsed}"
+    )
 
     async def done(cell, cell_index):
         bar.update(cell_index + 1 - bar.n)
@@ -52,7 +58,11 @@ def normalise(notebook):
             continue
         merged = []
         for output in cell.outputs:
-            if merged and output.output_type == "stream" == merged[-1].output_type and output.name == merged[-1].name:
+            if (
+                merged
+                and output.output_type == "stream" == merged[-1].output_type
+                and output.name == merged[-1].name
+            ):
                 merged[-1].text += output.text
             else:
                 merged.append(output)
@@ -73,7 +83,9 @@ def warnings_in(notebook):
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("command", choices=["run", "refresh"])
     parser.add_argument("notebooks", nargs="*", type=Path)
     args = parser.parse_args()

@@ -1,0 +1,64 @@
+"""Fixtures and settings that several test files share."""
+
+import pytest
+import torch
+from hypothesis import settings
+
+from helpers.data import load_corpus, train_val_split
+from helpers.model import GPT, GPTConfig
+from helpers.tokenizer import CharTokenizer
+
+# The same examples in every run: the suite is a regression test, and must not fail by chance.
+settings.register_profile("course", max_examples=25, deadline=None, derandomize=True, database=None)
+settings.load_profile("course")
+# The models here are so small that a second thread costs more than it brings, and pytest-xdist
+# already runs one worker a core.
+torch.set_num_threads(1)
+
+
+@pytest.fixture(autouse=True)
+def same_start(monkeypatch):
+    """Every test begins with the same seed and without the user's own settings."""
+    for name in ("COURSE_CORPUS", "COURSE_DEVICE", "TINYSHAKESPEARE_PATH"):
+        monkeypatch.delenv(name, raising=False)
+    torch.manual_seed(0)
+
+
+@pytest.fixture(scope="session")
+def text():
+    """The first 20,000 characters of the bundled plays."""
+    return load_corpus("plays").text[:20_000]
+
+
+@pytest.fixture(scope="session")
+def tokenizer(text):
+    return CharTokenizer.from_text(text)
+
+
+@pytest.fixture(scope="session")
+def ids(text, tokenizer):
+    return tokenizer.encode(text)
+
+
+@pytest.fixture(scope="session")
+def splits(ids):
+    return train_val_split(ids)
+
+
+@pytest.fixture
+def tiny_gpt():
+    """tiny_gpt(**changes): a GPT of two layers, two heads, 16 channels, 8 positions, 11 tokens."""
+
+    def make(**changes):
+        settings = dict(vocab_size=11, block_size=8, n_layer=2, n_head=2, n_embd=16) | changes
+        return GPT(GPTConfig(**settings))
+
+    return make
+
+
+def randomise(module, std=0.3):
+    """Give every parameter a random value: a start at zero or one would hide faults."""
+    with torch.no_grad():
+        for p in module.parameters():
+            p.normal_(std=std)
+    return module

@@ -1,0 +1,380 @@
+"""Corpora, the split and batches: helpers/data.py."""
+
+import errno
+import hashlib
+import http.server
+import socket
+import threading
+from pathlib import Path
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from helpers import data
+from helpers.data import WindowDataset, get_batch, load_corpus, train_val_split
+
+FAKE = b"To be, or not to be, that is the question.\n" * 50
+
+
+# ---------------------------------------------------------------- load_corpus
+
+
+def test_plays_are_the_default_and_verified():
+    corpus = load_corpus()
+    assert (corpus.name, corpus.licence) == ("plays", "CC0 1.0")
+    assert len(corpus.text) == 1_178_371 and len(set(corpus.text)) == 65
+    assert hashlib.sha256(corpus.text.encode()).hexdigest() == data.PLAYS_SHA256
+
+
+def test_course_corpus_changes_the_default_but_not_a_given_name(monkeypatch, tmp_path):
+    own = tmp_path / "own.txt"
+    own.write_text("my own text")
+    monkeypatch.setenv("COURSE_CORPUS", str(own))
+    assert load_corpus().text == "my own text"
+    assert load_corpus("plays").name == "plays"
+    monkeypatch.setenv("COURSE_CORPUS", "")
+    assert load_corpus().name == "plays"
+
+
+def test_own_text_in_any_language(tmp_path):
+    own = tmp_path / "faust.txt"
+    own.write_text("Habe nun, ach! Philosophie … 😀\n", encoding="utf-8")
+    corpus = load_corpus(own)
+    assert corpus.text == "Habe nun, ach! Philosophie … 😀\n"
+    assert (corpus.name, corpus.source, corpus.licence) == ("faust.txt", str(own), "yours")
+
+
+def test_home_folder_is_understood(monkeypatch, tmp_path):
+    (tmp_path / "own.txt").write_text("at home")
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("USERPROFILE", str(tmp_path))
+    assert load_corpus("~/own.txt").text == "at home"
+
+
+@pytest.mark.parametrize("raw", [b"\xef\xbb\xbfone\r\ntwo\r\n", b"one\ntwo\n"])
+def test_byte_order_mark_and_windows_newlines_vanish(tmp_path, raw):
+    own = tmp_path / "own.txt"
+    own.write_bytes(raw)
+    assert load_corpus(own).text == "one\ntwo\n"
+
+
+@pytest.mark.parametrize(
+    "raw, sentence",
+    [
+        (b"", "is empty: give a text file"),
+        (b" \n\t ", "is empty: give a text file"),
+        (b"\xef\xbb\xbf", "is empty: give a text file"),
+        (b"aaaa", "single distinct character, 'a'.*give a text with more characters"),
+        (b"ab\xff\xfe", r"is not UTF-8 text \(byte 2 cannot be decoded\): save it as UTF-8"),
+    ],
+)
+def test_texts_that_cannot_be_learned_from(tmp_path, raw, sentence):
+    own = tmp_path / "own.txt"
+    own.write_bytes(raw)
+    with pytest.raises(ValueError, match=sentence) as caught:
+        load_corpus(own)
+    assert str(own) in str(caught.value), "the sentence names the file"
+
+
+def test_missing_file_and_folder_are_named(tmp_path):
+    with pytest.raises(ValueError, match=r"shakespear cannot be read .*No such file.*plays"):
+        load_corpus(tmp_path / "shakespear")
+    with pytest.raises(ValueError, match=r"cannot be read .*directory"):
+        load_corpus(tmp_path)
+    with pytest.raises(ValueError, match=r"~nobody-here/own.txt cannot be read"):
+        load_corpus("~nobody-here/own.txt")
+
+
+def test_tampered_plays_are_refused(monkeypatch, tmp_path):
+    raw = bytearray((data.DATA_DIR / "plays.txt").read_bytes())
+    raw[1000] ^= 1
+    (tmp_path / "plays.txt").write_bytes(raw)
+    monkeypatch.setattr(data, "DATA_DIR", tmp_path)
+    with pytest.raises(ValueError, match=r"not the expected file .*git checkout data/plays\.txt"):
+        load_corpus("plays")
+
+
+# ---------------------------------------------------------------- Tiny Shakespeare
+
+
+@pytest.fixture
+def pinned(monkeypatch, tmp_path):
+    """Pretend that FAKE is Tiny Shakespeare and that the data folder is empty."""
+    folder = tmp_path / "data"
+    folder.mkdir()
+    monkeypatch.setattr(data, "DATA_DIR", folder)
+    monkeypatch.setattr(data, "TINYSHAKESPEARE_SHA256", hashlib.sha256(FAKE).hexdigest())
+    monkeypatch.setattr(data.time, "sleep", lambda seconds: None)
+    return folder
+
+
+@pytest.fixture
+def server(monkeypatch, pinned):
+    """A web server on this machine in place of the real address; set .answer to a function."""
+
+    class Handler(http.server.BaseHTTPRequestHandler):
+        def do_GET(self):
+            self.server.asked += 1
+            self.server.answer(self)
+
+        def log_message(self, *args):
+            pass
+
+    def whole(handler, body=FAKE, length=None):
+        handler.send_response(200)
+        handler.send_header("Content-Length", str(len(body) if length is None else length))
+        handler.end_headers()
+        handler.wfile.write(body)
+
+    server = http.server.HTTPServer(("127.0.0.1", 0), Handler)
+    server.asked, server.answer, server.whole = 0, whole, whole
+    threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True).start()
+    for name in ("http_proxy", "HTTP_PROXY", "all_proxy", "ALL_PROXY"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr(data, "TINYSHAKESPEARE_URL", f"http://127.0.0.1:{server.server_port}/input.txt")
+    yield server
+    server.shutdown()
+    server.server_close()
+
+
+def files(folder):
+    return sorted(path.name for path in folder.iterdir())
+
+
+def test_download_once_then_read_from_disk(server, pinned):
+    corpus = load_corpus("tinyshakespeare")
+    assert corpus.text == FAKE.decode() and corpus.source == data.TINYSHAKESPEARE_URL
+    assert files(pinned) == ["tinyshakespeare.txt"]
+    assert load_corpus("tinyshakespeare").text == corpus.text
+    assert server.asked == 1, "the second time the network is not needed"
+
+
+def test_download_is_tried_again_after_a_fault(server, pinned):
+    def second_time_lucky(handler):
+        if server.asked == 1:
+            handler.send_error(503)
+        else:
+            server.whole(handler)
+
+    server.answer = second_time_lucky
+    assert load_corpus("tinyshakespeare").text == FAKE.decode()
+    assert server.asked == 2
+
+
+def test_download_that_is_truncated_leaves_nothing(server, pinned):
+    server.answer = lambda handler: server.whole(handler, FAKE[:100], length=len(FAKE))
+    with pytest.raises(ValueError, match=r"not the expected file .*try again later"):
+        load_corpus("tinyshakespeare")
+    assert files(pinned) == []
+
+
+def test_download_that_was_tampered_with_leaves_nothing(server, pinned):
+    server.answer = lambda handler: server.whole(handler, FAKE.replace(b"be", b"me"))
+    with pytest.raises(ValueError, match="not the expected file"):
+        load_corpus("tinyshakespeare")
+    assert files(pinned) == []
+
+
+def test_download_that_is_too_large_is_broken_off(server, pinned, monkeypatch):
+    monkeypatch.setattr(data, "MAX_DOWNLOAD_BYTES", len(FAKE) - 1)
+    with pytest.raises(ValueError, match=f"sent more than {len(FAKE) - 1} bytes"):
+        load_corpus("tinyshakespeare")
+    assert files(pinned) == []
+
+
+@pytest.mark.parametrize("reply", [b"this is not HTTP at all\r\n\r\n", b""])
+def test_answers_that_are_not_http_are_a_sentence(server, pinned, reply):
+    server.answer = lambda handler: handler.wfile.write(reply)
+    with pytest.raises(ValueError, match=r"(?s)could not be downloaded .*plays"):
+        load_corpus("tinyshakespeare")
+    assert files(pinned) == []
+
+
+def test_offline_is_a_sentence_with_remedies(pinned, monkeypatch):
+    tries = []
+
+    def offline(*args, **kwargs):
+        tries.append(1)
+        raise OSError("no route to host")
+
+    monkeypatch.setattr(data.urllib.request, "urlopen", offline)
+    with pytest.raises(ValueError, match=r'no route to host.*go online.*TINYSHAKESPEARE_PATH.*"plays"'):
+        load_corpus("tinyshakespeare")
+    assert len(tries) == 3 and files(pinned) == []
+
+
+def test_a_file_that_was_changed_on_disk_is_refused(pinned):
+    (pinned / "tinyshakespeare.txt").write_bytes(FAKE + b"!")
+    with pytest.raises(ValueError, match="delete it and it will be downloaded again"):
+        load_corpus("tinyshakespeare")
+
+
+def test_own_copy_is_verified(pinned, monkeypatch, tmp_path):
+    copy = tmp_path / "copy.txt"
+    copy.write_bytes(FAKE)
+    monkeypatch.setenv("TINYSHAKESPEARE_PATH", str(copy))
+    corpus = load_corpus("tinyshakespeare")
+    assert corpus.text == FAKE.decode() and corpus.source == "TINYSHAKESPEARE_PATH"
+    copy.write_bytes(FAKE[:-1])
+    with pytest.raises(ValueError, match=r"not the expected file .*TINYSHAKESPEARE_PATH"):
+        load_corpus("tinyshakespeare")
+    monkeypatch.setenv("TINYSHAKESPEARE_PATH", str(tmp_path / "nowhere.txt"))
+    with pytest.raises(ValueError, match="cannot be read"):
+        load_corpus("tinyshakespeare")
+    assert files(pinned) == [], "the copy stays where it is"
+
+
+def test_a_folder_that_cannot_be_written_is_named(server, monkeypatch, tmp_path):
+    # Not by permissions: tests may run as root, who may write everywhere.
+    monkeypatch.setattr(data, "DATA_DIR", tmp_path / "gone")
+    with pytest.raises(ValueError, match=r"cannot be written .*make the folder writable"):
+        load_corpus("tinyshakespeare")
+
+
+def test_a_full_disk_leaves_nothing_half_written(server, pinned, monkeypatch):
+    write = Path.write_bytes
+
+    def half(path, raw):
+        write(path, raw[: len(raw) // 2])
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(Path, "write_bytes", half)
+    with pytest.raises(ValueError, match=r"No space left on device.*free some space"):
+        load_corpus("tinyshakespeare")
+    assert files(pinned) == []
+
+
+def test_bundled_corpus_needs_no_network(monkeypatch):
+    def refuse(*args, **kwargs):
+        raise AssertionError("the network was used")
+
+    monkeypatch.setattr(socket, "socket", refuse)
+    monkeypatch.setattr(data.urllib.request, "urlopen", refuse)
+    assert load_corpus("plays").name == "plays"
+
+
+# ---------------------------------------------------------------- the split
+
+
+@given(n=st.integers(40, 3000), fraction=st.sampled_from([0.05, 0.1, 0.25, 0.5, 0.9]))
+def test_split_is_contiguous_and_complete(n, fraction):
+    ids = torch.arange(n)
+    train_ids, val_ids = train_val_split(ids, fraction)
+    torch.testing.assert_close(torch.cat([train_ids, val_ids]), ids)
+    assert abs(len(val_ids) - fraction * n) <= 1
+
+
+def test_split_is_ninety_to_ten_by_default():
+    train_ids, val_ids = train_val_split(torch.arange(1000))
+    assert (len(train_ids), len(val_ids)) == (900, 100)
+
+
+@pytest.mark.parametrize("fraction", [0, 1, -0.1, 1.5, float("nan")])
+def test_split_refuses_impossible_fractions(fraction):
+    with pytest.raises(ValueError, match=f"val_fraction={fraction}.*between 0 and 1"):
+        train_val_split(torch.arange(100), fraction)
+
+
+@pytest.mark.parametrize("n", [0, 1, 3, 10])
+def test_split_refuses_texts_that_are_too_short(n):
+    with pytest.raises(ValueError, match=f"{n} tokens cannot be split.*use a longer text"):
+        train_val_split(torch.arange(n))
+
+
+# ---------------------------------------------------------------- batches
+
+
+@given(
+    n=st.integers(2, 200),
+    block_size=st.integers(1, 30),
+    batch_size=st.integers(1, 9),
+    seed=st.integers(0, 99),
+)
+def test_targets_are_the_inputs_moved_on_by_one(n, block_size, batch_size, seed):
+    if n <= block_size:
+        return
+    ids = torch.arange(1000, 1000 + n)  # each id says where it stands
+    x, y = get_batch(ids, block_size, batch_size, torch.Generator().manual_seed(seed))
+    assert x.shape == y.shape == (batch_size, block_size) and x.dtype == y.dtype == torch.int64
+    torch.testing.assert_close(y, x + 1)
+    torch.testing.assert_close(x, x[:, :1] + torch.arange(block_size))
+
+
+def test_equal_seeds_give_equal_batches(ids):
+    first, again, other = (
+        get_batch(ids, 16, 8, torch.Generator().manual_seed(seed))[0] for seed in (1, 1, 2)
+    )
+    torch.testing.assert_close(first, again)
+    assert not torch.equal(first, other)
+
+
+def test_a_generator_leaves_the_global_randomness_alone(ids):
+    before = torch.random.get_rng_state()
+    get_batch(ids, 16, 8, torch.Generator().manual_seed(1))
+    assert torch.equal(before, torch.random.get_rng_state())
+
+
+def test_every_window_is_drawn_equally_often_the_last_one_too():
+    x, y = get_batch(torch.arange(12), 4, 80_000, torch.Generator().manual_seed(0))
+    counts = torch.bincount(x[:, 0])
+    assert len(counts) == 8, "starts 0 to 7, so that the last target is the last id"
+    assert y.max() == 11
+    assert (counts / 10_000 - 1).abs().max() < 0.05
+
+
+def test_windows_never_cross_the_split():
+    train_ids, val_ids = train_val_split(torch.arange(100))
+    for split, low, high in ((train_ids, 0, 89), (val_ids, 90, 99)):
+        x, y = get_batch(split, 8, 2000, torch.Generator().manual_seed(0))
+        assert x.min() == low and y.max() == high
+
+
+@pytest.mark.parametrize(
+    "block_size, batch_size, sentence",
+    [
+        (10, 1, "10 tokens is too short for block_size=10.*at most 9"),
+        (99, 1, "10 tokens is too short for block_size=99"),
+        (0, 1, "block_size=0 must be at least 1"),
+        (4, 0, "batch_size=0 must be at least 1"),
+    ],
+)
+def test_batches_that_do_not_exist(block_size, batch_size, sentence):
+    with pytest.raises(ValueError, match=sentence):
+        get_batch(torch.arange(10), block_size, batch_size)
+
+
+def test_batches_move_to_the_device_asked_for(ids):
+    x, y = get_batch(ids, 4, 2, device="meta")
+    assert x.device.type == y.device.type == "meta"
+
+
+# ---------------------------------------------------------------- WindowDataset
+
+
+@given(more=st.integers(1, 40), block_size=st.integers(1, 12), stride=st.integers(1, 15))
+def test_window_dataset_has_every_whole_window_at_its_stride(more, block_size, stride):
+    n = block_size + more
+    ids = torch.arange(n)
+    windows = WindowDataset(ids, block_size, stride)
+    expected = [
+        (ids[i : i + block_size], ids[i + 1 : i + block_size + 1]) for i in range(0, n - block_size, stride)
+    ]
+    assert len(windows) == len(expected)
+    for i, (x, y) in enumerate(expected):
+        torch.testing.assert_close(windows[i][0], x)
+        torch.testing.assert_close(windows[i][1], y)
+
+
+def test_window_dataset_feeds_a_data_loader_and_ends(ids):
+    loader = torch.utils.data.DataLoader(WindowDataset(ids[:100], 16, 16), batch_size=4, drop_last=True)
+    shapes = [(x.shape, y.shape) for x, y in loader]
+    assert shapes == [((4, 16), (4, 16))], "six windows: one batch of four, the rest is dropped"
+
+
+def test_window_dataset_refuses_nonsense():
+    with pytest.raises(ValueError, match="stride=0 must be at least 1"):
+        WindowDataset(torch.arange(10), 4, 0)
+    with pytest.raises(ValueError, match="too short for block_size=10"):
+        WindowDataset(torch.arange(10), 10)

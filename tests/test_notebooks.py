@@ -1,0 +1,301 @@
+"""The notebooks as files: one setup cell, clean stored outputs, links that lead somewhere.
+
+That their cells run and give what is stored is what nbval checks; see `make test`.
+"""
+
+import ast
+import base64
+import configparser
+import copy
+import json
+import re
+import struct
+import subprocess
+import sys
+import zipfile
+
+import nbformat
+import pytest
+from notebook_files import NOTEBOOKS, ROOT, cells_of
+
+from tools.notebooks import normalise, warnings_in
+
+IGNORE, RAISES = "nbval-ignore-output", "raises-exception"
+ABSOLUTE = re.compile(r"(?<![\w./:])/(?:home|root|tmp|Users|work|content|var|usr)/\S+|\b[A-Z]:\\\w")
+every_notebook = pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+
+
+def tags(cell):
+    return cell["metadata"].get("tags", [])
+
+
+def text_of(output):
+    """What nbval compares of an output: streams and text, not pictures."""
+    parts = [output.get("text", "")] + [v for k, v in output.get("data", {}).items() if k.startswith("text/")]
+    return "".join("".join(part) for part in parts)
+
+
+def has_text(cell):
+    return any(text_of(output).strip() for output in cell["outputs"])
+
+
+def faults(path, check):
+    """The code cells of a notebook for which check(cell) says something."""
+    found = [(i, check(cell)) for i, cell in cells_of(path, "code")]
+    return [f"cell {i}: {what}" for i, what in found if what]
+
+
+def test_there_are_notebooks_in_an_unbroken_row():
+    numbers = [int(path.stem[:2]) for path in NOTEBOOKS]
+    assert numbers == list(range(1, len(NOTEBOOKS) + 1)) and len(NOTEBOOKS) >= 6
+
+
+# ---------------------------------------------------------------- the setup cell
+
+
+def setup_of(path):
+    return cells_of(path, "code")[0][1]["source"]
+
+
+@every_notebook
+def test_the_setup_cell_is_the_same_in_all(path):
+    assert setup_of(path) == setup_of(NOTEBOOKS[0])
+    assert setup_of(path).startswith("# Setup")
+
+
+def run_setup(folder, *lines):
+    script = folder / "cell.py"
+    script.write_text("\n".join([setup_of(NOTEBOOKS[0]), *lines]), encoding="utf-8")
+    return subprocess.run(
+        [sys.executable, script.name], cwd=folder, capture_output=True, text=True, timeout=60
+    )
+
+
+def test_the_setup_cell_finds_the_course_from_a_folder_inside(tmp_path):
+    inside = tmp_path / "notebooks"
+    inside.mkdir()
+    (tmp_path / "helpers").mkdir()
+    (tmp_path / "helpers" / "model.py").write_text("")
+    (tmp_path / "helpers" / "__init__.py").write_text("HERE = 'found'")
+    done = run_setup(inside, "import helpers", "print(helpers.HERE)")
+    assert done.stdout == "found\n", done.stderr
+
+
+def test_the_setup_cell_unpacks_an_uploaded_course(tmp_path):
+    with zipfile.ZipFile(tmp_path / "course.zip", "w") as file:
+        file.writestr("helpers/model.py", "")
+        file.writestr("helpers/__init__.py", "HERE = 'unpacked'")
+    for _ in range(2):  # again is no harm
+        done = run_setup(tmp_path, "import helpers", "print(helpers.HERE)")
+        assert done.stdout == "unpacked\n", done.stderr
+
+
+def test_the_setup_cell_says_what_to_do_when_the_course_is_not_there(tmp_path):
+    done = run_setup(tmp_path)
+    assert done.returncode and "upload course.zip next to this notebook" in done.stderr.splitlines()[-1]
+
+
+# ---------------------------------------------------------------- what is stored
+
+
+@every_notebook
+def test_stored_in_normal_form(path):
+    notebook = nbformat.read(path, as_version=4)
+    nbformat.validate(notebook)
+    normal = normalise(copy.deepcopy(notebook))
+    assert notebook.metadata == normal.metadata, "metadata.widgets or other settings are stored: make refresh"
+    for i, (cell, expected) in enumerate(zip(notebook.cells, normal.cells)):
+        assert cell == expected, f"cell {i} is not in normal form: make refresh"
+
+
+@every_notebook
+def test_executed_from_top_to_bottom(path):
+    counts = [cell["execution_count"] for _, cell in cells_of(path, "code")]
+    assert counts == list(range(1, len(counts) + 1)), "make refresh"
+
+
+@every_notebook
+def test_cells_have_their_own_ids(path):
+    ids = [cell.get("id") for _, cell in cells_of(path)]
+    assert None not in ids and len(set(ids)) == len(ids)
+
+
+@every_notebook
+def test_no_errors_and_no_warnings_are_stored(path):
+    assert warnings_in(nbformat.read(path, as_version=4)) == []
+    assert not faults(
+        path,
+        lambda cell: (
+            RAISES not in tags(cell) and [o["ename"] for o in cell["outputs"] if o["output_type"] == "error"]
+        ),
+    )
+
+
+@every_notebook
+def test_no_absolute_paths_are_stored(path):
+    assert not faults(
+        path, lambda cell: [m.group() for o in cell["outputs"] for m in ABSOLUTE.finditer(text_of(o))]
+    )
+
+
+@every_notebook
+def test_small_enough_to_be_shown(path):
+    assert path.stat().st_size < 1_000_000, "GitHub does not show a notebook that is larger"
+
+
+@every_notebook
+def test_pictures_fit_the_page_and_are_seen(path):
+    def check(cell):
+        for output in cell["outputs"]:
+            data = output.get("data", {})
+            if "image/svg+xml" in data:
+                return "SVG, which nbval compares as text"
+            if "image/png" in data:
+                width, height = struct.unpack(">II", base64.b64decode(data["image/png"])[16:24])
+                if width > 800 or height > 900:
+                    return f"a picture of {width} x {height}"
+            elif "application/vnd.jupyter.widget-view+json" in data:
+                return "a widget without a picture for those who only read"
+            elif re.search(r"<Figure size|<Axes|<matplotlib|object at 0x", text_of(output)):
+                return f"a representation that says nothing: {text_of(output)[:60]}"
+        return None
+
+    assert not faults(path, check)
+
+
+@every_notebook
+def test_code_is_clean(path):
+    def check(cell):
+        last = cell["source"].rstrip().splitlines()[-1]
+        if last.split("#")[0].rstrip().endswith(";"):
+            return "ends with a semicolon, where nbval misses the hidden value"
+        if re.search(r"^\s*[%!]", cell["source"], re.MULTILINE):
+            return "has a magic or a shell command"
+        if re.search(r"NBVAL_", cell["source"]):
+            return "has a mark that the reader sees; use a tag"
+        return None
+
+    assert not faults(path, check)
+
+
+# ---------------------------------------------------------------- what is compared
+
+
+@every_notebook
+def test_tags_are_known_and_every_ignored_cell_gives_its_reason_before(path):
+    cells = cells_of(path)
+    for i, cell in cells:
+        assert set(tags(cell)) <= {IGNORE, RAISES}, f"cell {i}: {tags(cell)}"
+        if IGNORE in tags(cell):
+            assert cells[i - 1][1]["cell_type"] == "markdown", f"cell {i} is ignored and no prose says why"
+
+
+@every_notebook
+def test_two_thirds_of_the_text_outputs_are_compared(path):
+    with_text = [cell for _, cell in cells_of(path, "code") if has_text(cell)]
+    compared = [cell for cell in with_text if IGNORE not in tags(cell)]
+    assert len(with_text) >= 8 and len(compared) >= 2 / 3 * len(with_text)
+
+
+@every_notebook
+def test_a_number_that_is_not_compared_is_asserted_in_its_cell(path):
+    def check(cell):
+        calls = {ast.unparse(n.func) for n in ast.walk(ast.parse(cell["source"])) if isinstance(n, ast.Call)}
+        asserts = any(isinstance(n, ast.Assert) for n in ast.walk(ast.parse(cell["source"])))
+        # climb compares a loss with the recorded one.
+        asserts = asserts or any(name.endswith(("assert_close", "climb")) for name in calls)
+        masked = any(re.search(r"≈ *-?\d", text_of(output)) for output in cell["outputs"])
+        if masked and not asserts and IGNORE not in tags(cell):
+            return "prints a number after ≈ and asserts nothing"
+        return None
+
+    assert not faults(path, check)
+
+
+def test_the_sign_for_measured_masks_the_number_and_nothing_else():
+    rules = configparser.ConfigParser()
+    rules.read(ROOT / "tests" / "nbval_sanitize.cfg", encoding="utf-8")
+
+    def sanitize(text):
+        for name in rules.sections():
+            text = re.sub(rules[name]["regex"], rules[name]["replace"], text)
+        return text
+
+    assert sanitize("loss ≈ 2.259 nats") == sanitize("loss ≈ 2.261 nats") != "loss ≈ 2.259 nats"
+    assert sanitize("≈ -0.5, 3 ≈ 1,234.5") == sanitize("≈ 0.7, 3 ≈ 99")
+    assert sanitize("step 10: ≈ 2.25") != sanitize("step 11: ≈ 2.25")
+    assert sanitize("shape (2, 8, 65), loss 4.174") == "shape (2, 8, 65), loss 4.174"
+
+
+# ---------------------------------------------------------------- links
+
+
+def anchors_of(path):
+    """What GitHub and Jupyter call the headings of a notebook."""
+    headings = []
+    for _, cell in cells_of(path, "markdown"):
+        headings += re.findall(r"^#{1,6} (.+?)\s*$", cell["source"], re.MULTILINE)
+    github = [re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings]
+    jupyter = [heading.replace(" ", "-") for heading in headings]
+    return {*github, *jupyter}
+
+
+@every_notebook
+def test_links_lead_somewhere(path):
+    for i, cell in cells_of(path, "markdown"):
+        prose = re.sub(r"`[^`]*`", "", re.sub(r"\$[^$]*\$", "", cell["source"]))
+        for target in re.findall(r"\]\(([^()\s]+)\)", prose):
+            if re.match(r"https?://", target):
+                continue
+            name, _, anchor = target.partition("#")
+            file = (path.parent / name).resolve() if name else path
+            assert file.exists() and file.is_relative_to(ROOT), f"cell {i}: {target}"
+            if anchor and file.suffix == ".ipynb":
+                assert anchor in anchors_of(file), f"cell {i}: {target} is no heading"
+
+
+@every_notebook
+def test_neighbours_are_linked_at_the_top_and_at_the_end(path):
+    at = NOTEBOOKS.index(path)
+    prose = [cell["source"] for _, cell in cells_of(path, "markdown")]
+    top, end = "\n".join(prose[:3]), prose[-1]
+    for neighbour in NOTEBOOKS[max(at - 1, 0) : at + 2]:
+        if neighbour != path:
+            assert f"({neighbour.name})" in top and f"({neighbour.name})" in end, neighbour.name
+
+
+@every_notebook
+def test_the_frame_of_a_lesson(path):
+    prose = [cell["source"] for _, cell in cells_of(path, "markdown")]
+    number = int(path.stem[:2])
+    assert re.search(rf"^# {number:02} · \S", prose[0], re.MULTILINE), "the title"
+    whole = "\n".join(prose)
+    assert re.search(r"(?i)time: about", whole), "what it takes"
+    assert len(re.findall(r"^## \d+\. ", whole, re.MULTILINE)) >= 4, "numbered sections"
+    assert re.search(r"(?i)before you run", whole), "a question before the answer"
+    assert re.search(r"(?i)break it", whole), "a thing to break"
+    assert re.search(r"(?im)^(## .*|\*\*)exercises", whole) and "<details>" in whole, "exercises with hints"
+
+
+# ---------------------------------------------------------------- tools/notebooks.py
+
+
+def test_normal_form_drops_what_changes_and_what_harms():
+    cell = nbformat.v4.new_code_cell("1", metadata={"tags": [IGNORE], "execution": {"iopub": "12:00"}})
+    cell.outputs = [
+        nbformat.v4.new_output("stream", name="stdout", text="a"),
+        nbformat.v4.new_output("stream", name="stdout", text="b"),
+        nbformat.v4.new_output("stream", name="stderr", text="c"),
+        nbformat.v4.new_output("display_data", {"text/plain": "x"}, metadata={"needs_background": "light"}),
+    ]
+    notebook = nbformat.v4.new_notebook(
+        cells=[cell], metadata={"widgets": {"state": 1}, "language_info": {"name": "python", "version": "3"}}
+    )
+    assert warnings_in(notebook) == ["c"]
+    once = normalise(copy.deepcopy(notebook))
+    assert once == normalise(copy.deepcopy(once)), "normal form is stable"
+    assert "widgets" not in once.metadata and "version" not in once.metadata.language_info
+    assert once.cells[0].metadata == {"tags": [IGNORE]}
+    assert [o.get("text") for o in once.cells[0].outputs] == ["ab", "c", None]
+    assert once.cells[0].outputs[2].metadata == {}
+    json.dumps(once)

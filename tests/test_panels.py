@@ -1,0 +1,364 @@
+"""Pictures and sliders: helpers/plots.py and helpers/panels.py."""
+
+import base64
+import html
+import inspect
+import struct
+import time
+
+import ipywidgets as widgets
+import matplotlib.pyplot as plt
+import numpy as np
+import pytest
+import torch
+from conftest import randomise
+from matplotlib.colors import to_hex
+from matplotlib.figure import Figure
+from torch.nn import functional as F
+
+from helpers import panels, plots
+from helpers.data import Corpus
+from helpers.model import GPT, GPTConfig, attention_maps
+from helpers.panels import PANEL_TEXT, Panel, choice, float_slider, int_slider, log_slider, panel, text_field
+from helpers.tokenizer import CharTokenizer
+from helpers.train import History, TrainConfig
+
+
+@pytest.fixture(autouse=True)
+def no_figure_is_left():
+    yield
+    plt.close("all")
+
+
+# ---------------------------------------------------------------- the panel itself
+
+
+def draw_line(height=1, name="a", slope=0.5):
+    if height > 8:
+        raise ValueError("height <9> is too high: at most 8.")
+    fig, ax = plt.subplots(figsize=(3, 2))
+    ax.plot([0, 1], [height, height + slope])
+    ax.set_title(name)
+    return fig
+
+
+@pytest.fixture
+def made():
+    return panel(draw_line, height=int_slider(1, 0, 9, "height"), name=text_field("a", "name"))
+
+
+def controls_of(made):
+    """The controls of a panel by their label."""
+    found = {}
+    for child in made.children[0].children:
+        for widget in [child, *getattr(child, "children", [])]:
+            if getattr(widget, "description", ""):
+                found[widget.description] = widget
+    return found
+
+
+def message_of(made):
+    return html.unescape(next(w for w in made.children[0].children if type(w) is widgets.HTML).value)
+
+
+def picture_of(made):
+    return bytes(made.image.value)
+
+
+def is_png(raw):
+    return bytes(raw).startswith(b"\x89PNG\r\n\x1a\n")
+
+
+def test_one_output_serves_all_readers(made):
+    bundle = made._repr_mimebundle_()
+    assert bundle["application/vnd.jupyter.widget-view+json"]["model_id"] == made.model_id
+    assert base64.b64decode(bundle["image/png"]) == picture_of(made) and is_png(picture_of(made))
+    assert bundle["text/plain"] == PANEL_TEXT, "a fixed line, so that nbval compares the same text"
+
+
+def test_display_shows_the_same_bundle(made, monkeypatch):
+    shown = []
+    monkeypatch.setattr(panels, "display", lambda data, raw: shown.append((data, raw)))
+    made._ipython_display_()
+    assert shown == [(made._repr_mimebundle_(), True)]
+
+
+def test_moving_a_control_changes_the_picture(made):
+    pictures = [picture_of(made)]
+    controls = controls_of(made)
+    controls["height"].value = 5
+    pictures.append(picture_of(made))
+    controls["name"].value = "b"
+    pictures.append(picture_of(made))
+    assert len(set(pictures)) == 3 and all(map(is_png, pictures))
+    controls["height"].value, controls["name"].value = 1, "a"
+    assert picture_of(made) == pictures[0], "the same settings give the same picture"
+
+
+def test_a_value_error_is_a_sentence_and_the_picture_stays(made):
+    before, height = picture_of(made), controls_of(made)["height"]
+    height.value = 9
+    assert picture_of(made) == before and "&lt;" in made.children[0].children[-1].value, (
+        "as text, not as HTML"
+    )
+    assert "height <9> is too high" in message_of(made)
+    height.value = 2
+    assert message_of(made) == "" and picture_of(made) != before
+
+
+def test_other_errors_are_not_swallowed():
+    def draw(x):
+        return {}[x]
+
+    with pytest.raises(KeyError):
+        panel(draw, x=int_slider(1, 0, 9, "x"))
+
+
+def test_a_panel_leaves_no_figure_open(made):
+    controls_of(made)["height"].value = 3
+    assert plt.get_fignums() == []
+
+
+def test_two_panels_are_independent(made):
+    other = panel(draw_line, height=int_slider(1, 0, 9, "height"), name=text_field("a", "name"))
+    controls_of(other)["height"].value = 7
+    assert controls_of(made)["height"].value == 1 and picture_of(made) != picture_of(other)
+
+
+def test_controls_are_what_they_are_called():
+    assert int_slider(3, 1, 9, "n", step=2, live=False).continuous_update is False
+    assert float_slider(0.5, 0.0, 1.0, "p").value == 0.5
+    slider = log_slider(1e-3, -5, -1, "rate")
+    assert slider.value == pytest.approx(1e-3) and (slider.min, slider.max) == (-5, -1)
+    assert choice({"shown": 7}, 7, "menu").value == 7
+    assert text_field("a", "prompt").continuous_update is False
+
+
+# ---------------------------------------------------------------- every picture
+
+
+def maps(n_layer=2, n_head=2, T=5):
+    return [
+        torch.randn(1, n_head, T, T).masked_fill(torch.ones(T, T).triu(1) > 0, -1e9).softmax(-1)
+    ] * n_layer
+
+
+def a_model(dropout=0.0):
+    return randomise(GPT(GPTConfig(9, block_size=8, n_layer=2, n_head=2, n_embd=16, dropout=dropout)))
+
+
+TOKENIZER = CharTokenizer("\n abcdefg")
+EVALS = [dict(step=0, train=2.5, val=2.6, seconds=0), dict(step=50, train=1.9, val=2.1, seconds=1)]
+# One call for every function of plots.py and panels.py that makes a Figure.
+EXAMPLES = {
+    "plot_bars": lambda: plots.plot_bars(["a", " "], [1, 2], "title", "count"),
+    "plot_matrix": lambda: plots.plot_matrix(torch.eye(3), "title", "x", "y", "abc", "abc", annotate=True),
+    "plot_attention": lambda: plots.plot_attention(maps()[0][0, 0], "abcde", "title"),
+    "plot_attention_grid": lambda: plots.plot_attention_grid(maps(), "abcde", "title"),
+    "plot_attention_row": lambda: plots.plot_attention_row(maps()[0][0], "abcde", ["one", "two"], "title"),
+    "plot_losses": lambda: plots.plot_losses({"run": [3.0, 2.0, 1.0]}, "title", reference={"ln V": 4.17}),
+    "plot_evals": lambda: plots.plot_evals(EVALS, "title", best_step=50, claimed=1.9),
+    "plot_ladder": lambda: plots.plot_ladder({"uniform": 4.17, "bigram": 2.4}, "title", "bigram"),
+    "plot_examples": lambda: plots.plot_examples("abcd", "bcde", "title"),
+    "plot_pieces": lambda: plots.plot_pieces({"words": ["ab", " c"], "characters": list("ab c")}, "title"),
+    "plot_leak": lambda: plots.plot_leak("abcdefghijkl", 5, 3, [True, False] * 5, "title"),
+    "plot_against_head_size": lambda: plots.plot_against_head_size(
+        [4, 16],
+        {"std": {"with": [1, 1], "without": [2, 4]}, "entropy": {"with": [1, 1]}},
+        "title",
+        log=("std",),
+    ),
+    "plot_bigram_tables": lambda: plots.plot_bigram_tables({"counts": torch.eye(3)}, "abc", "title", "pairs"),
+    "plot_next_token": lambda: plots.plot_next_token(torch.arange(4.0), 0.5, "abcd", "title"),
+    "plot_functions": lambda: plots.plot_functions({"ReLU": F.relu}, "title"),
+    "plot_by_layer": lambda: plots.plot_by_layer({"with": [1.0, 2.0]}, "title", "norm"),
+    "plot_positions": lambda: plots.plot_positions({"learned": torch.randn(8, 4)}, "title"),
+    "draw_batch": lambda: panels.draw_batch(torch.arange(50) % 9, TOKENIZER, 8, 3),
+    "draw_fresh_head": lambda: panels.draw_fresh_head("abcd", 2.0, 16, False, "nothing"),
+    "draw_counts": lambda: panels.draw_counts(6, 6, 384, 256),
+    "draw_progress": lambda: panels.draw_progress(History(50, 1.0, [2.5] * 50, EVALS), TrainConfig()),
+    "draw_sampling": lambda: panels.draw_sampling(a_model(), TOKENIZER, "abc", top_k=5, length=20),
+    "draw_attention_explorer": lambda: panels.draw_attention_explorer(maps(), "abcde", 1, 0),
+}
+
+
+def makers():
+    """The public functions of plots.py and panels.py that make a whole Figure."""
+    return [
+        name
+        for module in (plots, panels)
+        for name, function in inspect.getmembers(module, inspect.isfunction)
+        if function.__module__ == module.__name__
+        and name.startswith(("plot_", "draw_"))
+        and next(iter(inspect.signature(function).parameters)) != "ax"
+    ]
+
+
+@pytest.mark.parametrize("name", makers())
+def test_every_picture_has_a_title_and_labels_and_fits(name):
+    assert name in EXAMPLES, f"add an example of {name} to tests/test_panels.py"
+    fig = EXAMPLES[name]()
+    assert isinstance(fig, Figure)
+    titles = [fig.get_suptitle()] + [ax.get_title(loc) for ax in fig.axes for loc in ("left", "center")]
+    assert any(titles), "a title that states the finding"
+    labels = [fig.get_supxlabel()] + [
+        label for ax in fig.axes for label in (ax.get_xlabel(), ax.get_ylabel())
+    ]
+    ticks = [t.get_text() for ax in fig.axes for t in (*ax.get_xticklabels(), *ax.get_yticklabels())]
+    assert any(labels) or any(t and not t.isdigit() for t in ticks), "axes that say what they show"
+    raw = plots.to_png(fig)
+    width, height = struct.unpack(">II", raw[16:24])
+    assert is_png(raw) and 200 <= width <= 760 and 100 <= height <= 900
+
+
+def test_to_png_closes_the_figure_and_repeats_itself():
+    first, again = (plots.to_png(EXAMPLES["plot_bars"]()) for _ in range(2))
+    assert first == again and plt.get_fignums() == []
+
+
+def test_bars_show_the_values_and_the_highlight():
+    ax = plots.plot_bars(["a", "\n"], torch.tensor([1.0, 3.0]), "title", "count", highlight=("a",)).axes[0]
+    assert [bar.get_height() for bar in ax.patches] == [1.0, 3.0]
+    assert [to_hex(bar.get_facecolor()).upper() for bar in ax.patches] == [plots.ORANGE, plots.BLUE]
+    assert [t.get_text() for t in ax.get_xticklabels()] == ["a", "↵"]
+    assert (ax.get_title("left"), ax.get_ylabel()) == ("title", "count")
+
+
+def test_a_heat_map_shows_the_matrix_with_row_zero_on_top():
+    matrix = torch.arange(6.0).view(2, 3)
+    ax = plots.plot_matrix(matrix, "title", annotate=True).axes[0]
+    np.testing.assert_array_equal(ax.images[0].get_array(), matrix)
+    assert ax.yaxis_inverted()
+    assert [t.get_text() for t in ax.texts] == [f"{v:.2f}" for v in range(6)]
+
+
+def test_attention_pictures_show_the_weights_of_their_head():
+    model = a_model()
+    weights = attention_maps(model, torch.randint(9, (1, 5)))
+    grid = plots.plot_attention_grid(weights, "abcde", "title")
+    for i, h in np.ndindex(2, 2):
+        ax = grid.axes[2 * i + h]
+        assert ax.get_title("center") == f"layer {i}, head {h}"
+        np.testing.assert_allclose(ax.images[0].get_array(), weights[i][0, h])
+    single = plots.plot_attention(weights[1][0, 0], "abcde", "title").axes[0]
+    np.testing.assert_allclose(single.images[0].get_array(), weights[1][0, 0])
+    assert "key" in single.get_xlabel() and "query" in single.get_ylabel()
+
+
+def test_loss_curves_are_running_means_with_references():
+    losses = np.linspace(4, 2, 101)
+    ax = plots.plot_losses({"run": losses}, "title", smooth=11, reference={"optimum": 2.4}).axes[0]
+    x, y = ax.lines[0].get_data()
+    assert len(x) == 91 and y[0] == pytest.approx(losses[:11].mean()) and x[-1] == 101
+    assert ax.lines[1].get_ydata()[0] == 2.4
+    assert "nats" in ax.get_ylabel() and ax.get_xlabel() == "step"
+
+
+def test_sweeps_are_drawn_where_they_were_made():
+    ax = plots.plot_evals(EVALS, "title", best_step=50).axes[0]
+    assert [line.get_ydata().tolist() for line in ax.lines[:2]] == [[2.5, 1.9], [2.6, 2.1]]
+    assert ax.lines[0].get_xdata().tolist() == [0, 50]
+    assert [t.get_text() for t in ax.get_legend().get_texts()][-1] == "best validation: step 50"
+
+
+def test_the_ladder_shows_every_rung_from_top_to_bottom():
+    ax = plots.plot_ladder({"uniform": 4.17, "bigram": 2.4}, "title", "bigram").axes[0]
+    assert [bar.get_width() for bar in ax.patches] == [4.17, 2.4] and ax.yaxis_inverted()
+    assert [to_hex(bar.get_facecolor()).upper() for bar in ax.patches] == [plots.BLUE, plots.ORANGE]
+    assert [t.get_text().strip() for t in ax.texts] == ["4.17", "2.40"]
+
+
+def test_white_space_can_be_seen():
+    assert plots.visible("a b\n\t") == "a␣b↵⇥"
+
+
+def test_impossible_counts_are_a_sentence():
+    with pytest.raises(ValueError, match="n_embd=100 does not divide into n_head=3"):
+        panels.draw_counts(2, 3, 100, 64)
+
+
+def test_sampling_pictures_refuse_what_cannot_be_sampled():
+    with pytest.raises(ValueError, match="The prompt is empty"):
+        panels.draw_sampling(a_model(), TOKENIZER, "")
+    with pytest.raises(ValueError, match="'z' at position 0"):
+        panels.draw_sampling(a_model(), TOKENIZER, "z")
+
+
+# ---------------------------------------------------------------- panels of the course
+
+
+def test_the_panel_of_counts_follows_sliders_and_presets():
+    made = panels.panel_of_counts()
+    before, controls = picture_of(made), controls_of(made)
+    controls["n_layer"].value = 3
+    assert picture_of(made) != before
+    menu = controls["shape of"]
+    menu.value = "nanogpt-cpu"
+    assert (controls["n_embd"].value, controls["block_size (tokens)"].value) == (128, 64)
+    controls["n_head"].value = 7
+    assert "n_embd=128 does not divide into n_head=7" in message_of(made)
+
+
+def test_the_panel_of_sampling_answers_its_controls():
+    made = panels.panel_of_sampling(a_model(), TOKENIZER, "abc")
+    seen = {picture_of(made)}
+    for label, value in (("prompt", "cab"), ("temperature", 1.5), ("top-k (candidates)", 2)):
+        controls_of(made)[label].value = value
+        seen.add(picture_of(made))
+    assert len(seen) == 4
+    controls_of(made)["prompt"].value = "xyz"
+    assert "'x' at position 0" in message_of(made) and picture_of(made) in seen
+
+
+def wait_for(condition, seconds=30):
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end, "it took too long"
+        time.sleep(0.02)
+
+
+def test_the_panel_of_training_trains_stops_and_goes_on(monkeypatch, text):
+    monkeypatch.setattr(panels, "load_corpus", lambda name: Corpus("own", text, "", ""))
+    made = panels.panel_of_training(torch.device("cpu"))
+    controls = controls_of(made)
+    for label, value in (("n_layer", 1), ("n_head", 1), ("n_embd", 16), ("block_size (characters)", 8)):
+        controls[label].value = value
+    controls["batch_size (sequences)"].value = 4
+    controls["steps"].value = 5000
+    before = picture_of(made)
+    controls["Train"].click()
+    wait_for(lambda: picture_of(made) != before)
+    controls["Stop"].click()
+    wait_for(lambda: not controls["Train"].disabled)
+    assert "Stopped at step" in message_of(made) and controls["Stop"].disabled
+    stopped_at = int(message_of(made).split("step ")[1].split(":")[0])
+    assert 0 < stopped_at < 5000
+    controls["Train"].click()
+    wait_for(lambda: "parameters on" in message_of(made))
+    time.sleep(0.1)
+    controls["Stop"].click()
+    wait_for(lambda: not controls["Train"].disabled)
+    assert int(message_of(made).split("step ")[1].split(":")[0]) > stopped_at
+    controls["n_embd"].value, controls["n_head"].value = 32, 3
+    controls["Train"].click()
+    wait_for(lambda: not controls["Train"].disabled)
+    assert "n_embd=32 does not divide into n_head=3" in message_of(made)
+
+
+def test_the_live_curve_is_shown_once_and_then_updated(monkeypatch):
+    shown = []
+
+    class Handle:
+        def update(self, image):
+            shown.append(image)
+
+    monkeypatch.setattr(panels, "display", lambda image, display_id: shown.append(image) or Handle())
+    on_step = panels.live_curve(TrainConfig(max_steps=3), every=1000.0)
+    for step in (1, 2, 3):
+        on_step(History(step, 0.1, [2.0] * step, EVALS[:1]))
+    assert len(shown) == 2, "once at the start, once at the end; not at every step"
+    assert all(is_png(image.data) for image in shown) and shown[0].data != shown[1].data
+
+
+def test_panels_can_be_built_without_a_kernel(made):
+    assert isinstance(made, Panel) and made.layout is not None

@@ -1,0 +1,245 @@
+"""The repository itself: one list of versions, no pickle, nothing downloaded without being asked."""
+
+import ast
+import hashlib
+import importlib
+import json
+import re
+import subprocess
+import sys
+
+import pytest
+from notebook_files import NOTEBOOKS, ROOT, cells_of
+
+from tools.readme import updated
+
+REQUIREMENTS = dict(
+    re.fullmatch(r"([\w.-]+)==(\S+)", line).groups()
+    for line in (ROOT / "requirements.txt").read_text(encoding="utf-8").splitlines()
+    if line.split("#")[0].strip()
+)
+OWN = {"helpers", "tools", "conftest", "notebook_files"}
+# Packages that another one brings along by definition.
+BROUGHT_BY = {"IPython": "ipykernel"}
+SOURCES = sorted(p for folder in ("helpers", "tools", "tests") for p in (ROOT / folder).glob("**/*.py"))
+
+
+def trees():
+    """(name, syntax tree) of every Python file and every notebook's code."""
+    for path in SOURCES:
+        yield path.relative_to(ROOT).as_posix(), ast.parse(path.read_text(encoding="utf-8"))
+    for path in NOTEBOOKS:
+        source = "\n".join(cell["source"] for _, cell in cells_of(path, "code"))
+        yield path.name, ast.parse(source)
+
+
+def git(*arguments):
+    """Output of git, whoever owns the folder; skips in a copy without git."""
+    if not (ROOT / ".git").exists():
+        pytest.skip("not a git repository")
+    done = subprocess.run(
+        ["git", "-c", "safe.directory=*", *arguments], cwd=ROOT, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+# ---------------------------------------------------------------- versions
+
+
+def test_requirements_are_the_one_list_of_versions():
+    lines = (ROOT / "environment.yml").read_text(encoding="utf-8").split("dependencies:")[1].splitlines()
+    entries = [line.strip().removeprefix("- ") for line in lines if line.strip()]
+    assert "-r requirements.txt" in entries
+    assert [e for e in entries if re.search(r"[=<>]", e) and not e.startswith("python=")] == []
+    for name in (".ci/run", ".github/workflows/test.yml", "Makefile"):
+        assert not re.search(r"pip install .*==", (ROOT / name).read_text(encoding="utf-8")), name
+
+
+def test_what_is_imported_is_required():
+    known = {name.lower().replace("-", "_") for name in REQUIREMENTS}
+    missing = set()
+    for file, tree in trees():
+        for node in ast.walk(tree):
+            names = [a.name for a in node.names] if isinstance(node, ast.Import) else []
+            names += [node.module] if isinstance(node, ast.ImportFrom) and not node.level else []
+            for top in {name.split(".")[0] for name in names}:
+                distribution = BROUGHT_BY.get(top, top).lower()
+                if top not in sys.stdlib_module_names | OWN and distribution not in known:
+                    missing.add(f"{file}: {top}")
+    assert not missing
+
+
+def test_what_runs_the_project_is_required():
+    makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
+    for name in set(re.findall(r"\$\(PY\) -m (\w+)", makefile)) - {"pip"} - OWN:
+        assert name in REQUIREMENTS, name
+
+
+def test_ruff_of_the_commit_hook_is_the_required_one():
+    hooks = (ROOT / ".pre-commit-config.yaml").read_text(encoding="utf-8")
+    assert re.search(r"rev: v(\S+)", hooks)[1] == REQUIREMENTS["ruff"]
+
+
+# ---------------------------------------------------------------- safety
+
+
+def test_no_pickle_and_no_code_from_data():
+    faults = []
+    for file, tree in trees():
+        for node in ast.walk(tree):
+            if isinstance(node, ast.Import | ast.ImportFrom):
+                names = {a.name for a in node.names} | {getattr(node, "module", None)}
+                if names & {"pickle", "cPickle", "dill", "joblib", "shelve", "marshal"}:
+                    faults.append(f"{file}:{node.lineno} imports a pickler")
+            if isinstance(node, ast.Call):
+                name = ast.unparse(node.func)
+                safe = any(k.arg == "weights_only" and ast.unparse(k.value) == "True" for k in node.keywords)
+                if name in ("exec", "eval", "compile", "__import__", "os.system"):
+                    faults.append(f"{file}:{node.lineno} calls {name}")
+                if name == "torch.load" and not safe:
+                    faults.append(f"{file}:{node.lineno} calls torch.load without weights_only=True")
+                if any(k.arg == "shell" and ast.unparse(k.value) == "True" for k in node.keywords):
+                    faults.append(f"{file}:{node.lineno} starts a shell")
+    assert not faults
+
+
+IMPORT_ALL = """
+import socket, sys, urllib.request
+def refuse(*args, **kwargs):
+    raise SystemExit("the network was used")
+socket.socket.connect = socket.create_connection = socket.getaddrinfo = urllib.request.urlopen = refuse
+before = set(sys.modules)
+import {modules}
+from helpers.data import load_corpus
+assert len(load_corpus("plays").text) == 1178371
+"""
+
+
+def test_everything_can_be_imported_offline_and_in_silence():
+    modules = ", ".join(
+        f"helpers.{path.stem}" for path in (ROOT / "helpers").glob("*.py") if path.stem != "__init__"
+    )
+    done = subprocess.run(
+        [sys.executable, "-W", "error::UserWarning", "-c", IMPORT_ALL.format(modules=modules)],
+        cwd=ROOT, capture_output=True, text=True, timeout=120,
+    )  # fmt: skip
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+
+
+def test_no_download_in_what_git_holds():
+    tracked = git("ls-files").splitlines()
+    assert tracked and not [name for name in tracked if "tinyshakespeare.txt" in name.lower()]
+    assert "data/tinyshakespeare.txt" in (ROOT / ".gitignore").read_text(encoding="utf-8").splitlines()
+    large = [n for n in tracked if (ROOT / n).is_file() and (ROOT / n).stat().st_size > 1_200_000]
+    assert large == [], "a repository that is quick to clone"
+
+
+# ---------------------------------------------------------------- data
+
+
+def test_the_bundled_plays_are_the_ones_that_the_readme_of_the_data_describes():
+    raw = (ROOT / "data" / "plays.txt").read_bytes()
+    described = (ROOT / "data" / "README.md").read_text(encoding="utf-8")
+    assert (
+        hashlib.sha256(raw).hexdigest() == "4c9fb113a1082df249db994ed2a343bfd13893ef7ca4a12269b06c738f01faea"
+    )
+    assert hashlib.sha256(raw).hexdigest() in described
+    text = raw.decode("ascii")
+    assert len(text) == 1_178_371 and "1,178,371" in described
+    assert len(set(text)) == 65 and "65" in described
+    assert "CC0 1.0" in described
+
+
+def test_newlines_are_never_converted():
+    rules = (ROOT / ".gitattributes").read_text(encoding="utf-8").splitlines()
+    assert "data/*.txt -text" in rules and "*.ipynb text eol=lf" in rules
+    for path in [*SOURCES, *NOTEBOOKS, ROOT / "data" / "plays.txt", ROOT / "Makefile", ROOT / ".ci" / "run"]:
+        assert b"\r" not in path.read_bytes(), path
+    attributes = git("check-attr", "text", "data/plays.txt", "notebooks/01_data_and_tokenization.ipynb")
+    assert "data/plays.txt: text: unset" in attributes
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "data" / "runs").glob("*.json")), ids=lambda path: path.stem)
+def test_records_are_whole(path):
+    record = json.loads(path.read_text(encoding="utf-8"))
+    described = (ROOT / "data" / "README.md").read_text(encoding="utf-8")
+    if path.stem.startswith("ladder-"):
+        from helpers.ladder import RUNGS
+
+        assert list(record) == [rung for rung in RUNGS if rung in record] and len(record) >= 9
+        assert list(record.values()) == sorted(record.values(), reverse=True), "each idea is worth something"
+        assert "helpers.ladder" in described
+    elif "preset" in record:
+        from helpers.presets import PRESETS
+
+        assert record["preset"] in PRESETS
+        assert {
+            "corpus",
+            "hardware",
+            "torch",
+            "python",
+            "model",
+            "train",
+            "evals",
+            "samples",
+        } <= record.keys()
+        assert record["best_val"] == min(point["val"] for point in record["evals"])
+        assert path.stem.startswith(f"{record['preset']}-{record['corpus']}-")
+        assert "helpers.train" in described
+
+
+# ---------------------------------------------------------------- what people are told
+
+
+def test_continuous_integration_runs_what_the_readme_says():
+    ci = (ROOT / ".ci" / "run").read_text(encoding="utf-8")
+    assert (ROOT / ".ci" / "run").stat().st_mode & 0o111, ".ci/run is executable"
+    assert ci.startswith("#!") and "set -euo pipefail" in ci
+    targets = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(encoding="utf-8"), re.MULTILINE))
+    assert "make test\n" in ci
+    assert re.search(
+        r"make test$", (ROOT / ".github/workflows/test.yml").read_text(encoding="utf-8"), re.MULTILINE
+    )
+    for name in (".ci/run", "CONTRIBUTING.md", "README.md", "data/README.md"):
+        if (ROOT / name).exists():
+            commands = re.findall(
+                r"(?:^|`|\n)(?:\$ )?make ([a-z-]+)", (ROOT / name).read_text(encoding="utf-8")
+            )
+            assert set(commands) <= targets, f"{name}: {set(commands) - targets}"
+    if (ROOT / "README.md").exists():
+        assert "make test" in (ROOT / "README.md").read_text(encoding="utf-8")
+
+
+def test_the_tables_of_the_readme_are_what_was_measured():
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    assert updated(readme) == readme, "make readme"
+    assert all(f"(notebooks/{path.name})" in readme for path in NOTEBOOKS)
+
+
+@pytest.mark.parametrize("name", ["README.md", "CONTRIBUTING.md", "data/README.md"])
+def test_pages_link_to_what_is_there(name):
+    page = ROOT / name
+    if not page.exists():
+        pytest.skip(f"{name} is not written yet")
+    for target in re.findall(r"\]\(([^()\s#]+)[^()\s]*\)", page.read_text(encoding="utf-8")):
+        if not re.match(r"https?://", target):
+            assert (page.parent / target).exists(), target
+
+
+def test_every_helper_stands_in_the_overview():
+    overview = importlib.import_module("helpers").__doc__
+    files = {path.name for path in (ROOT / "helpers").glob("*.py")} - {"__init__.py"}
+    assert set(re.findall(r"^(\w+\.py)", overview, re.MULTILINE)) == files
+
+
+def test_public_helpers_have_a_docstring():
+    faults = []
+    for path in (ROOT / "helpers").glob("*.py"):
+        tree = ast.parse(path.read_text(encoding="utf-8"))
+        assert ast.get_docstring(tree), path.name
+        for node in tree.body:
+            if isinstance(node, ast.FunctionDef | ast.ClassDef) and not node.name.startswith("_"):
+                if not ast.get_docstring(node) and node.name != "main":
+                    faults.append(f"{path.name}: {node.name}")
+    assert not faults

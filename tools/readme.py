@@ -1,0 +1,129 @@
+"""Bring the README up to date with what was measured: its tables and its picture.
+
+    python tools/readme.py
+
+The tables come from notebooks/ and data/runs/; the picture from data/runs/ and the model that
+notebook 06 stored in build/ (it is left as it is if that model is not there).
+"""
+
+import json
+import re
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(ROOT))
+
+from helpers.presets import PRESETS  # noqa: E402
+from helpers.train import RUNS_DIR, load_records  # noqa: E402
+
+NOTEBOOKS = {
+    "01_data_and_tokenization": ("a tokenizer, a split, batches", "unigram"),
+    "02_bigram": ("the smallest language model, and the training loop", "bigram"),
+    "03_attention_math": ("attention from an average: mask, softmax, query, key, value", "one head"),
+    "04_multi_head_attention": ("many heads, by list, fused, and by the fast kernel", "multi-head"),
+    "05_transformer_blocks": ("feed-forward, residuals, layer norm: the whole GPT", "deeper"),
+    "06_full_training": ("the training program, and a model that writes verse", "full"),
+}
+
+
+def minutes(name):
+    """Reading time: 150 words of prose a minute, and half a minute for every code cell."""
+    cells = json.loads((ROOT / "notebooks" / f"{name}.ipynb").read_text(encoding="utf-8"))["cells"]
+    words = sum(len("".join(c["source"]).split()) for c in cells if c["cell_type"] == "markdown")
+    code = sum(c["cell_type"] == "code" for c in cells)
+    return max(5, 5 * round((words / 150 + code / 2) / 5))
+
+
+def notebook_table(ladder):
+    rows = [
+        "| notebook | what you build | minutes | rung reached | loss |",
+        "| --- | --- | ---: | --- | ---: |",
+    ]
+    for name, (what, rung) in NOTEBOOKS.items():
+        title = name.replace("_", " ")
+        loss = f"{ladder[rung]:.2f}" if rung in ladder else ""
+        rows.append(f"| [{title}](notebooks/{name}.ipynb) | {what} | {minutes(name)} | {rung} | {loss} |")
+    return rows
+
+
+def ladder_table(ladders):
+    rows = ["| rung | " + " | ".join(ladders) + " |", "| --- |" + " ---: |" * len(ladders)]
+    for rung in next(iter(ladders.values())):
+        rows.append(f"| {rung} | " + " | ".join(f"{rungs[rung]:.3f}" for rungs in ladders.values()) + " |")
+    return rows
+
+
+def runs_table(corpora):
+    rows = [
+        "| preset | text | parameters | claimed | measured | training | hardware |",
+        "| --- | --- | ---: | ---: | ---: | ---: | --- |",
+    ]
+    for corpus in corpora:
+        for r in load_records(corpus):
+            # Claims are about Tiny Shakespeare.
+            claimed = PRESETS[r["preset"]].claimed_val if corpus == "tinyshakespeare" else None
+            rows.append(
+                f"| `{r['preset']}` | {corpus} | {r['parameters']:,} | {claimed or ''} | {r['best_val']:.3f} "
+                f"| {r['train_seconds']:.0f} s | {r['hardware']} |"
+            )
+    return rows
+
+
+def updated(readme):
+    """The README's text with each marked table written anew."""
+    ladders = {p.stem[7:]: json.loads(p.read_text()) for p in sorted(RUNS_DIR.glob("ladder-*.json"))}
+    tables = {
+        "notebooks": notebook_table(ladders["plays"]),
+        "ladder": ladder_table(ladders),
+        "runs": runs_table(ladders),
+    }
+    for mark, rows in tables.items():
+        block = f"<!-- {mark}: written by tools/readme.py -->\n" + "\n".join(rows) + "\n<!-- end -->"
+        readme = re.sub(rf"<!-- {mark}\b.*?<!-- end -->", lambda _, b=block: b, readme, flags=re.S)
+    return readme
+
+
+def picture():
+    """Loss curve and attention map of the bundled text, side by side, as docs/course.png."""
+    import matplotlib
+
+    matplotlib.use("agg")
+    import matplotlib.pyplot as plt
+
+    from helpers.checkpoint import load_checkpoint
+    from helpers.data import load_corpus
+    from helpers.model import attention_maps
+    from helpers.plots import BLUE, ORANGE, _draw_attention
+
+    model, tokenizer, _ = load_checkpoint(ROOT / "build" / "my_gpt.safetensors")
+    run = next(r for r in load_records("plays") if r["preset"] == "course-cpu")
+    line = max(load_corpus("plays").text[-30_000:].split("\n"), key=len)[:24]
+    maps = attention_maps(model, tokenizer.encode(line).view(1, -1))
+    # The head that moves its attention most between rows says most in a picture.
+    heads = [head[0, h] for head in maps for h in range(head.shape[1])]
+    head = max(heads, key=lambda w: w[8:, :8].std(0).sum().item())
+    fig, (left, right) = plt.subplots(1, 2, figsize=(9, 3.8), width_ratios=[1.15, 1])
+    steps = [p["step"] for p in run["evals"]]
+    left.plot(steps, [p["train"] for p in run["evals"]], "o-", color=BLUE, ms=4, label="training text")
+    left.plot(steps, [p["val"] for p in run["evals"]], "s-", color=ORANGE, ms=4, label="validation text")
+    left.set_title(
+        f"{run['train_seconds']:.0f} s on a laptop processor: from {run['evals'][0]['val']:.2f} to {run['best_val']:.2f}"
+    )
+    left.set(xlabel="step", ylabel="loss (nats per character)")
+    left.legend()
+    _draw_attention(right, head.numpy(), line)
+    right.set_title("what one of its heads looks at")
+    (ROOT / "docs").mkdir(exist_ok=True)
+    fig.savefig(ROOT / "docs" / "course.png", dpi=100)
+
+
+def main():
+    path = ROOT / "README.md"
+    path.write_text(updated(path.read_text(encoding="utf-8")), encoding="utf-8")
+    if (ROOT / "build" / "my_gpt.safetensors").exists():
+        picture()
+
+
+if __name__ == "__main__":
+    main()
