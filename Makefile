@@ -3,6 +3,8 @@ PYTHON ?= python3
 PIP_ARGS ?=
 PY = .venv/bin/python
 # The longest first, so that two workers finish together.
+# Two workers with one thread each: more threads than cores make each other wait.
+THREADS ?= 1
 NOTEBOOKS = $(shell ls -r notebooks/*.ipynb)
 .PHONY: help lab test test-corpus run refresh ladder readme lint zip clean
 
@@ -28,13 +30,13 @@ lab: .venv/installed
 	  $$([ "$$(id -u)" = 0 ] && echo --allow-root) $(LAB_ARGS)
 
 test: .venv/installed
-	COURSE_DEVICE=cpu COURSE_CORPUS= $(PY) -m pytest -q -n 2 --dist loadscope --no-loadscope-reorder \
+	OMP_NUM_THREADS=$(THREADS) COURSE_DEVICE=cpu COURSE_CORPUS= $(PY) -m pytest -q -n 2 --dist loadscope --no-loadscope-reorder \
 	  --nbval --nbval-current-env --nbval-sanitize-with tests/nbval_sanitize.cfg $(NOTEBOOKS) tests $(TEST_ARGS)
 
 # On another text the numbers differ, so only errors and failed assertions count.
 CORPUS ?= tinyshakespeare
 test-corpus: .venv/installed
-	COURSE_DEVICE=cpu COURSE_CORPUS="$(CORPUS)" $(PY) -m pytest -q -n 2 --dist loadscope --no-loadscope-reorder \
+	OMP_NUM_THREADS=$(THREADS) COURSE_DEVICE=cpu COURSE_CORPUS="$(CORPUS)" $(PY) -m pytest -q -n 2 --dist loadscope --no-loadscope-reorder \
 	  --nbval-lax --nbval-current-env $(NOTEBOOKS) $(TEST_ARGS)
 
 run: .venv/installed

@@ -17,7 +17,7 @@ def next_token_probs(logits, temperature=1.0, top_k=None, top_p=None):
     if top_k is not None:
         kth = logits.topk(top_k, dim=-1).values[..., -1:]
         logits = logits.masked_fill(logits < kth, float("-inf"))
-    if top_p is not None:
+    if top_p is not None and top_p < 1:
         probs, order = F.softmax(logits, dim=-1).sort(dim=-1, descending=True)
         # A token goes if those before it already reach p; the first always stays.
         gone = probs.cumsum(-1) - probs >= top_p

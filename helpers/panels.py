@@ -15,13 +15,7 @@ from torch.nn import functional as F
 
 from helpers.data import get_batch, load_corpus
 from helpers.generate import generate, next_token_probs
-from helpers.model import (
-    GPTConfig,
-    count_parameters,
-    flops_per_token,
-    parameter_table,
-    training_memory,
-)
+from helpers.model import GPTConfig, count_parameters, flops_per_token, parameter_table, training_memory
 from helpers.plots import (
     BLUE,
     COLOURS,
@@ -76,7 +70,7 @@ def panel(draw, **controls):
     """
     image = widgets.Image(format="png", layout=widgets.Layout(max_width="100%", width="750px"))
     message = widgets.HTML()
-    for name, control in controls.items():
+    for control in controls.values():
         control.style.description_width = "11em"
         control.layout.width = "min(34em, 100%)"
 
@@ -110,7 +104,12 @@ def float_slider(value, low, high, label, step=0.05, live=True):
 def log_slider(value, low, high, label, live=True):
     """A slider over powers of ten: low and high are exponents, value is the number itself."""
     return widgets.FloatLogSlider(
-        value=value, min=low, max=high, step=0.1, description=label, continuous_update=live,
+        value=value,
+        min=low,
+        max=high,
+        step=0.1,
+        description=label,
+        continuous_update=live,
         readout_format=".2g",
     )
 
@@ -224,10 +223,18 @@ def draw_counts(n_layer, n_head, n_embd, block_size, vocab_size=65, batch_size=6
     tokens = batch_size * block_size
     rows = [
         (f"{sum(parameters.values()):,} parameters", parameters, 1e6, "millions of parameters"),
-        (f"{sum(memory.values()) / 2**30:.2f} GiB to train on {batch_size} sequences of {block_size}",
-         memory, 2**30, "GiB in float32, without dropout"),
-        (f"{flops / 1e6:,.1f} MFLOP a token, {flops * tokens / 1e12:.2f} TFLOP a step of {tokens:,} tokens",
-         work, 1e6, "MFLOP a token, forward and backward"),
+        (
+            f"{sum(memory.values()) / 2**30:.2f} GiB to train on {batch_size} sequences of {block_size}",
+            memory,
+            2**30,
+            "GiB in float32, without dropout",
+        ),
+        (
+            f"{flops / 1e6:,.1f} MFLOP a token, {flops * tokens / 1e12:.2f} TFLOP a step ({tokens:,})",
+            work,
+            1e6,
+            "MFLOP a token, forward and backward",
+        ),
     ]
     fig = plt.figure(figsize=(WIDTH, 4.8), layout="none")
     for i, (title, parts, unit, xlabel) in enumerate(rows):
@@ -240,8 +247,14 @@ def draw_counts(n_layer, n_head, n_embd, block_size, vocab_size=65, batch_size=6
         ax.xaxis.labelpad = 1
         ax.spines["left"].set_visible(False)
         ax.legend(
-            loc="upper left", bbox_to_anchor=(-0.01, -0.95), ncols=6, fontsize=8, handlelength=1,
-            handletextpad=0.4, columnspacing=0.9, borderpad=0,
+            loc="upper left",
+            bbox_to_anchor=(-0.01, -0.95),
+            ncols=6,
+            fontsize=8,
+            handlelength=1,
+            handletextpad=0.4,
+            columnspacing=0.9,
+            borderpad=0,
         )
     return fig
 
@@ -257,10 +270,10 @@ def panel_of_counts(vocab_size=65):
         "vocab_size": choice(vocabularies, vocab_size, "vocab_size"),
     }
     names = {f"{name}: {preset.summary}": name for name, preset in PRESETS.items()}
-    menu = choice({"the sliders below": None} | names, None, "shape of")
+    menu = choice({"the sliders below": ""} | names, "", "shape of")
 
     def follow_preset(change):
-        if change["new"] is not None:
+        if change["new"]:
             shape = {"vocab_size": vocab_size} | PRESETS[change["new"]].model
             for name, control in controls.items():
                 control.value = shape[name]
@@ -286,7 +299,8 @@ def draw_progress(history, config):
         means = np.convolve(losses, np.ones(width) / width, mode="valid")
         ax.plot(np.arange(len(means)) + width, means, color=SKY, label="training batches")
     evals = history.evals
-    ax.plot([p["step"] for p in evals], [p["val"] for p in evals], "s-", color=ORANGE, ms=4, label="validation text")
+    steps, vals = [p["step"] for p in evals], [p["val"] for p in evals]
+    ax.plot(steps, vals, "s-", color=ORANGE, ms=4, label="validation text")
     done = history.step / config.max_steps
     left = history.train_seconds * (1 - done) / max(done, 1e-9)
     when = "finished" if done == 1 else "stopped" if history.stopped else f"about {left:.0f} s left"
@@ -333,7 +347,10 @@ def draw_sampling(model, tokenizer, prompt, temperature=1.0, top_k=65, top_p=1.0
     fig, (top, bottom) = plt.subplots(2, 1, figsize=(WIDTH, 5.2), height_ratios=[1, 1.3])
     top.bar(range(len(order)), probs[order], color=BLUE)
     top.set_xticks(range(len(order)), [visible(tokenizer.decode([i])) for i in order], family="monospace")
-    top.set(title=f"after “{visible(prompt[-30:])}”: {int((probs > 0).sum())} candidates", ylabel="probability", ylim=(0, 1))
+    candidates = int((probs > 0).sum())
+    top.set(
+        title=f"after “{visible(prompt[-30:])}”: {candidates} candidates", ylabel="probability", ylim=(0, 1)
+    )
     lines = [part for line in written.split("\n") for part in (textwrap.wrap(line, 84) or [""])]
     bottom.text(0, 1, "\n".join(lines[:12]), va="top", family="monospace", fontsize=9, parse_math=False)
     bottom.set_axis_off()
@@ -363,17 +380,18 @@ def panel_of_training(device, corpora=("plays", "tinyshakespeare")):
     It trains in a thread, so that Stop is heard. Changing a setting begins a new run.
     """
     start = "course-gpu" if device.type == "cuda" else "course-cpu"
+    at_start = PRESETS[start].model | PRESETS[start].train
     small = [name for name in PRESETS if PRESETS[name].tokenizer == "char"]
     controls = {
         "corpus": choice(list(corpora), corpora[0], "text"),
         "preset": choice(small, start, "preset"),
-        "max_steps": int_slider(PRESETS[start].train["max_steps"], 50, 5000, "steps", step=50),
-        "batch_size": int_slider(PRESETS[start].train["batch_size"], 4, 128, "batch_size (sequences)", step=4),
-        "learning_rate": log_slider(PRESETS[start].train["learning_rate"], -5, -1, "learning_rate"),
-        "n_layer": int_slider(PRESETS[start].model["n_layer"], 1, 12, "n_layer"),
-        "n_head": int_slider(PRESETS[start].model["n_head"], 1, 12, "n_head"),
-        "n_embd": int_slider(PRESETS[start].model["n_embd"], 16, 768, "n_embd", step=16),
-        "block_size": int_slider(PRESETS[start].model["block_size"], 8, 256, "block_size (characters)", step=8),
+        "max_steps": int_slider(at_start["max_steps"], 50, 5000, "steps", step=50),
+        "batch_size": int_slider(at_start["batch_size"], 4, 128, "batch_size (sequences)", step=4),
+        "learning_rate": log_slider(at_start["learning_rate"], -5, -1, "learning_rate"),
+        "n_layer": int_slider(at_start["n_layer"], 1, 12, "n_layer"),
+        "n_head": int_slider(at_start["n_head"], 1, 12, "n_head"),
+        "n_embd": int_slider(at_start["n_embd"], 16, 768, "n_embd", step=16),
+        "block_size": int_slider(at_start["block_size"], 8, 256, "block_size (characters)", step=8),
         "dropout": float_slider(0.0, 0.0, 0.5, "dropout"),
     }
     for control in controls.values():
@@ -407,11 +425,17 @@ def panel_of_training(device, corpora=("plays", "tinyshakespeare")):
                 model_names = ("n_layer", "n_head", "n_embd", "block_size", "dropout")
                 changes = {name: now[name] for name in model_names}
                 train_changes = {name: now[name] for name in ("max_steps", "batch_size", "learning_rate")}
-                # A cosine needs a floor below its peak, wherever the slider puts the peak.
-                floor = PRESETS[now["preset"]].train["min_learning_rate"]
-                train_changes["min_learning_rate"] = min(floor, now["learning_rate"])
-                run.update(zip(("model", "tokenizer", "train", "val", "config"),
-                               build(now["preset"], corpus, changes, train_changes)))
+                # A cosine needs a floor below its peak, and Muon's rate moves along with AdamW's.
+                recipe = TrainConfig(**PRESETS[now["preset"]].train)
+                train_changes["min_learning_rate"] = min(recipe.min_learning_rate, now["learning_rate"])
+                faster = now["learning_rate"] / recipe.learning_rate
+                train_changes["muon_learning_rate"] = recipe.muon_learning_rate * faster
+                run.update(
+                    zip(
+                        ("model", "tokenizer", "train", "val", "config"),
+                        build(now["preset"], corpus, changes, train_changes),
+                    )
+                )
                 run.update(settings=now, history=None)
             model, tokenizer, config = run["model"], run["tokenizer"], run["config"]
             last = 0.0
@@ -431,8 +455,16 @@ def panel_of_training(device, corpora=("plays", "tinyshakespeare")):
 
             tell(f"{count_parameters(model):,} parameters on {hardware(device)}")
             history = train(
-                model, run["train"], run["val"], config, device, run["history"],
-                on_step=on_step, on_eval=on_eval, should_stop=run["stop"].is_set, progress=False,
+                model,
+                run["train"],
+                run["val"],
+                config,
+                device,
+                run["history"],
+                on_step=on_step,
+                on_eval=on_eval,
+                should_stop=run["stop"].is_set,
+                progress=False,
             )
             run["history"] = history
             state = "Stopped" if history.stopped else "Finished"
@@ -474,7 +506,10 @@ def draw_attention_explorer(maps, tokens, layer, head):
         for h in range(n_head):
             left, top = i * (T + gap), h * (T + gap)
             small.imshow(
-                maps[i][0, h].cpu().numpy() ** 0.5, vmin=0, vmax=1, extent=(left, left + T, top + T, top),
+                maps[i][0, h].cpu().numpy() ** 0.5,
+                vmin=0,
+                vmax=1,
+                extent=(left, left + T, top + T, top),
                 interpolation="nearest",
             )
     corner = layer * (T + gap), head * (T + gap)

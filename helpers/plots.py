@@ -15,9 +15,8 @@ from matplotlib.font_manager import FontProperties
 from matplotlib.textpath import TextPath
 from matplotlib.transforms import Affine2D
 
-BLUE, ORANGE, GREEN, RED, SKY, PURPLE, GREY = COLOURS = [
-    "#0072B2", "#E69F00", "#009E73", "#D55E00", "#56B4E9", "#CC79A7", "#777777",
-]
+COLOURS = ["#0072B2", "#E69F00", "#009E73", "#D55E00", "#56B4E9", "#CC79A7", "#777777"]
+BLUE, ORANGE, GREEN, RED, SKY, PURPLE, GREY = COLOURS
 WIDTH = 7.5  # inches at 100 dots each: a picture fits a notebook cell
 plt.rcParams.update(
     {
@@ -400,9 +399,7 @@ def plot_by_layer(curves, title, ylabel, logarithmic=True, height=2.9):
 
 def plot_positions(tables, title):
     """Position tables (T, C) above, the cosine of every two positions below: tables maps a name to one."""
-    fig, axes = plt.subplots(
-        2, len(tables), figsize=(WIDTH, 5.6), height_ratios=[1, 1.7], squeeze=False
-    )
+    fig, axes = plt.subplots(2, len(tables), figsize=(WIDTH, 5.6), height_ratios=[1, 1.7], squeeze=False)
     for (top, bottom), (name, table) in zip(axes.T, tables.items()):
         table = table.detach().float()
         unit = table / table.norm(dim=1, keepdim=True)

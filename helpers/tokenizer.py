@@ -2,6 +2,7 @@
 
 import re
 from collections import Counter, defaultdict
+from itertools import pairwise
 
 import numpy as np
 import torch
@@ -78,7 +79,7 @@ class BytePairTokenizer:
         weights = list(counts.values())
         pair_count, where = Counter(), defaultdict(set)
         for w, word in enumerate(words):
-            for pair in zip(word, word[1:]):
+            for pair in pairwise(word):
                 pair_count[pair] += weights[w]
                 where[pair].add(w)
         merges = []
@@ -117,7 +118,7 @@ class BytePairTokenizer:
         ids = list(word.encode("utf-8", "surrogatepass"))
         while len(ids) > 1:
             # Merges apply in the order in which they were learned.
-            pair = min(zip(ids, ids[1:]), key=lambda pair: self.rank.get(pair, len(self.rank)))
+            pair = min(pairwise(ids), key=lambda pair: self.rank.get(pair, len(self.rank)))
             if pair not in self.rank:
                 break
             ids = _merge(ids, pair, 256 + self.rank[pair])

@@ -65,10 +65,11 @@ def evaluate(model, ids, block_size, batch_size=128):
         batches.append((ids[None, whole:-1], ids[None, whole + 1 :]))
     was_training = model.training
     model.eval()
-    # Sums stay on the device until the end: reading a number waits for the GPU.
-    total = sum(model(x.to(device), y.to(device))[1].double() * y.numel() for x, y in batches)
+    # The losses stay on the device until all are there: reading a number waits for the GPU.
+    losses = torch.stack([model(x.to(device), y.to(device))[1] for x, y in batches])
     model.train(was_training)
-    return total.item() / (len(ids) - 1)
+    targets = torch.tensor([y.numel() for _, y in batches]).double()
+    return (losses.cpu().double() @ targets / targets.sum()).item()
 
 
 # ---------------------------------------------------------------- where and how to compute
@@ -76,7 +77,7 @@ def evaluate(model, ids, block_size, batch_size=128):
 
 def pick_device(name=None):
     """The device to train on: `name`, else COURSE_DEVICE, else cuda, mps or cpu, the first there is."""
-    name = name or os.environ.get("COURSE_DEVICE")
+    name = name or os.environ.get("COURSE_DEVICE") or None
     if name is None:
         if torch.cuda.is_available():
             name = "cuda"
@@ -290,12 +291,21 @@ def train(
             optimizer.zero_grad(set_to_none=True)
         return loss.detach()
 
+    def not_finite(what):
+        return (
+            f"The {what} is no longer a finite number at step {history.step}: "
+            f"start again with a learning_rate below {config.learning_rate}."
+        )
+
     def sweep():
         with precision_context(device, precision):
             val = evaluate(model, val_ids, block_size)
             # As much of the training text as there is validation text: equally noisy curves.
             seen = evaluate(model, train_ids[: len(val_ids)], block_size)
-        history.evals.append(dict(step=history.step, train=seen, val=val, seconds=history.train_seconds))
+        if not math.isfinite(val):
+            raise FloatingPointError(not_finite("validation loss"))
+        point = dict(step=history.step, train=seen, val=val, seconds=history.train_seconds)
+        history.evals.append(point)
         if val < history.best_val:
             history.best_val, history.best_step = val, history.step
             history.best_weights = {k: v.cpu().clone() for k, v in model.state_dict().items()}
@@ -328,14 +338,11 @@ def train(
                 bar.update(len(losses))
                 bar.set_postfix_str(f"loss {losses[-1]:.3f}")
                 if not all(map(math.isfinite, losses)):
-                    raise FloatingPointError(
-                        f"The loss is no longer a finite number at step {history.step}: "
-                        f"start again with a learning_rate below {config.learning_rate}."
-                    )
-                if on_step is not None:
-                    on_step(history)
+                    raise FloatingPointError(not_finite("loss"))
                 if due:
                     sweep()
+                if on_step is not None:
+                    on_step(history)
                 pending, clock = [], time.perf_counter()
     return history
 
@@ -408,22 +415,38 @@ def main():
     for title, kind in (("model", GPTConfig), ("training", TrainConfig)):
         group = parser.add_argument_group(title, "default: the preset's value")
         for f in dataclasses.fields(kind):
-            convert = (lambda s: s.lower() in ("1", "true", "yes")) if f.type is bool else f.type
-            group.add_argument(f"--{f.name}", type=convert, default=None)
+            group.add_argument(f"--{f.name}", type=true_or_false if f.type is bool else f.type)
     args = parser.parse_args()
+    try:
+        path, record = run(args)
+    except (ValueError, FloatingPointError, OSError) as error:
+        raise SystemExit(str(error)) from None
+    print(
+        f"best validation loss {record['best_val']} at step {record['best_step']}, "
+        f"{record['train_seconds']} s, {record['tokens_per_second']:,} tokens/s -> {path}"
+    )
+
+
+def true_or_false(word):
+    """The value of a yes-or-no option of the command line."""
+    if word.lower() not in ("true", "false"):
+        raise argparse.ArgumentTypeError(f"{word!r} must be true or false")
+    return word.lower() == "true"
+
+
+def run(args):
+    """Train as the command line says, and write the record: its path and the record."""
 
     def given(kind):
         named = {f.name: getattr(args, f.name) for f in dataclasses.fields(kind)}
         return {k: v for k, v in named.items() if v is not None}
 
-    try:
-        corpus = load_corpus(args.corpus)
-        model, tokenizer, train_ids, val_ids, config = build(
-            args.preset, corpus, given(GPTConfig), given(TrainConfig)
-        )
-        device = pick_device(args.device)
-    except ValueError as error:
-        raise SystemExit(str(error)) from None
+    args.out.mkdir(parents=True, exist_ok=True)  # a folder that cannot be made is noticed now
+    corpus = load_corpus(args.corpus)
+    model, tokenizer, train_ids, val_ids, config = build(
+        args.preset, corpus, given(GPTConfig), given(TrainConfig)
+    )
+    device = pick_device(args.device)
     samples = []
 
     def on_eval(model, history):
@@ -437,13 +460,9 @@ def main():
     print(f"{args.preset} on {corpus.name}: {count_parameters(model):,} parameters, {hardware(device)}")
     history = train(model, train_ids, val_ids, config, device, on_eval=on_eval)
     record = record_of(args.preset, corpus, model, config, history, device, samples)
-    args.out.mkdir(parents=True, exist_ok=True)
     path = args.out / f"{args.preset}-{corpus.name}-{device.type}.json"
     path.write_text(json.dumps(record, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
-    print(
-        f"best validation loss {record['best_val']} at step {record['best_step']}, "
-        f"{record['train_seconds']} s, {record['tokens_per_second']:,} tokens/s -> {path}"
-    )
+    return path, record
 
 
 if __name__ == "__main__":

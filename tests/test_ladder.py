@@ -36,6 +36,13 @@ def test_a_loss_that_leaves_the_record_is_an_error(recorded, sign):
     climb(PLAYS, {"bigram": recorded["bigram"] + sign * 0.9 * TOLERANCE})
     with pytest.raises(AssertionError, match=r"bigram: .* nats, but the record says 3\.8000"):
         climb(PLAYS, {"bigram": recorded["bigram"] + sign * 1.1 * TOLERANCE})
+    assert climb(PLAYS, {"bigram": 9.0}, check=False)["bigram"] == 9.0, "unless it is asked for"
+
+
+def test_the_full_run_may_be_better_than_its_record_but_not_worse(recorded):
+    assert climb(PLAYS, {"full": 1.0})["full"] == 1.0
+    with pytest.raises(AssertionError, match="full"):
+        climb(PLAYS, {"full": recorded["full"] + 1.1 * TOLERANCE})
 
 
 def test_a_text_without_a_record_shows_what_was_measured(recorded):

@@ -20,7 +20,7 @@ REQUIREMENTS = dict(
 )
 OWN = {"helpers", "tools", "conftest", "notebook_files"}
 # Packages that another one brings along by definition.
-BROUGHT_BY = {"IPython": "ipykernel"}
+BROUGHT_BY = {"IPython": "ipykernel", "jupyter_client": "nbclient"}
 SOURCES = sorted(p for folder in ("helpers", "tools", "tests") for p in (ROOT / folder).glob("**/*.py"))
 
 

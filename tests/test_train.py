@@ -1,5 +1,6 @@
 """The loop of the lessons, the sweep over a text, and the full training program: helpers/train.py."""
 
+import copy
 import json
 import math
 import os
@@ -17,7 +18,7 @@ from torch import nn
 from torch.testing import assert_close
 
 import helpers.train as program
-from helpers.data import Corpus, train_val_split
+from helpers.data import Corpus, get_batch, train_val_split
 from helpers.generate import generate
 from helpers.model import GPT, BigramLanguageModel, GPTConfig
 from helpers.presets import PRESETS
@@ -202,6 +203,28 @@ def test_training_learns_and_tells_what_it_did(tiny_gpt):
     assert 0 < history.evals[1]["seconds"] <= history.train_seconds
 
 
+def test_training_is_the_loop_of_the_lessons_with_schedule_and_clipping(tiny_gpt):
+    config = short(grad_clip=0.5)
+    model = tiny_gpt()
+    by_hand = copy.deepcopy(model)
+    history = run(model, config)
+    generator, losses = torch.Generator().manual_seed(config.seed), []
+    (optimizer,) = make_optimizers(by_hand, config)
+    for step in range(config.max_steps):
+        by_hand.zero_grad()
+        loss = by_hand(*get_batch(TRAIN, 8, config.batch_size, generator))[1]
+        loss.backward()
+        norm = sum(p.grad.square().sum() for p in by_hand.parameters()).sqrt()
+        for p in by_hand.parameters():
+            p.grad.mul_(min(1.0, 0.5 / norm.item()))
+        for group in optimizer.param_groups:
+            group["lr"] = group["peak_lr"] * learning_rate_factor(step, config)
+        optimizer.step()
+        losses.append(loss.item())
+    assert history.losses == pytest.approx(losses, abs=1e-4)
+    assert_close(dict(model.state_dict()), dict(by_hand.state_dict()), rtol=1e-3, atol=1e-3)
+
+
 @pytest.mark.parametrize("optimizer", ["adamw", "muon"])
 def test_training_is_the_same_for_the_same_seed(tiny_gpt, optimizer):
     def write(model, history):  # as the program does at every sweep
@@ -288,9 +311,10 @@ def test_a_loss_that_is_no_number_names_step_and_learning_rate(tiny_gpt):
             self.calls += self.training
             return logits, loss * (math.nan if self.training and self.calls == 5 else 1)
 
+    before = signal.getsignal(signal.SIGINT)
     with pytest.raises(FloatingPointError, match=r"step 5: start again with a learning_rate below 0\.003"):
         run(Breaks(tiny_gpt().config))
-    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    assert signal.getsignal(signal.SIGINT) is before, "Ctrl-C works again after an error too"
 
 
 def test_a_learning_rate_that_is_far_too_high_is_noticed(tiny_gpt):
@@ -412,7 +436,7 @@ def test_an_older_processor_gets_no_bfloat16(monkeypatch):
 
 @pytest.mark.parametrize("name", PRESETS)
 def test_every_preset_builds_and_takes_a_step(name, text):
-    preset = PRESETS[name]
+    preset, text = PRESETS[name], text + text[:3000]  # longer than the shortest max_chars
     small = dict(n_layer=1, block_size=8, n_embd=2 * preset.model["n_head"])
     changes = dict(max_steps=1, batch_size=2, compile=False)
     model, tokenizer, train_ids, val_ids, config = build(name, Corpus("own", text, "", ""), small, changes)
@@ -424,6 +448,16 @@ def test_every_preset_builds_and_takes_a_step(name, text):
     x = train_ids[None, :8]
     assert model(x, x)[1].item() == pytest.approx(math.log(model.config.vocab_size), abs=0.15)
     assert run(model, config, train_ids[:100], val_ids[:30]).step == 1
+
+
+def test_records_are_found_by_corpus_in_the_order_of_the_presets(monkeypatch, tmp_path):
+    for name, corpus in (("nanogpt-cpu", "plays"), ("course-cpu", "plays"), ("course-cpu", "own.txt")):
+        record = {"preset": name, "corpus": corpus, "device": "cpu"}
+        (tmp_path / f"{name}-{corpus}-cpu.json").write_text(json.dumps(record))
+    (tmp_path / "ladder-plays.json").write_text("{}")
+    monkeypatch.setattr(program, "RUNS_DIR", tmp_path)
+    assert [r["preset"] for r in program.load_records("plays")] == ["course-cpu", "nanogpt-cpu"]
+    assert program.load_records("elsewhere") == []
 
 
 def test_presets_build_the_same_model_every_time(text):

@@ -107,9 +107,7 @@ def picture():
     steps = [p["step"] for p in run["evals"]]
     left.plot(steps, [p["train"] for p in run["evals"]], "o-", color=BLUE, ms=4, label="training text")
     left.plot(steps, [p["val"] for p in run["evals"]], "s-", color=ORANGE, ms=4, label="validation text")
-    left.set_title(
-        f"{run['train_seconds']:.0f} s on a laptop processor: from {run['evals'][0]['val']:.2f} to {run['best_val']:.2f}"
-    )
+    left.set_title(f"{run['train_seconds']:.0f} s on two CPU cores: down to {run['best_val']:.2f}")
     left.set(xlabel="step", ylabel="loss (nats per character)")
     left.legend()
     _draw_attention(right, head.numpy(), line)
