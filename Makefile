@@ -24,9 +24,11 @@ help:
 	$(PY) -m pip install --quiet --disable-pip-version-check $(PIP_ARGS) -r requirements.txt
 	touch $@
 
-# JupyterLab keeps its token and listens on localhost only. As root (in a container) it asks to be told so.
+# JupyterLab keeps its token, listens on localhost only and asks nobody for updates. As root (in a container) it asks to be told so.
 lab: .venv/installed
-	$(PY) -m jupyterlab --ServerApp.ip=127.0.0.1 --notebook-dir=. --LabApp.default_url=/lab/tree/notebooks \
+	$(PY) -m jupyterlab --ServerApp.ip=127.0.0.1 --ServerApp.root_dir=. \
+	  --LabApp.default_url=/lab/tree/notebooks/01_data_and_tokenization.ipynb \
+	  --LabApp.check_for_updates_class=jupyterlab.NeverCheckForUpdate \
 	  $$([ "$$(id -u)" = 0 ] && echo --allow-root) $(LAB_ARGS)
 
 test: .venv/installed

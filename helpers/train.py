@@ -418,7 +418,7 @@ def main():
             group.add_argument(f"--{f.name}", type=true_or_false if f.type is bool else f.type)
     args = parser.parse_args()
     try:
-        path, record = run(args)
+        path, record = train_and_record(args)
     except (ValueError, FloatingPointError, OSError) as error:
         raise SystemExit(str(error)) from None
     print(
@@ -434,7 +434,7 @@ def true_or_false(word):
     return word.lower() == "true"
 
 
-def run(args):
+def train_and_record(args):
     """Train as the command line says, and write the record: its path and the record."""
 
     def given(kind):

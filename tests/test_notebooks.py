@@ -19,6 +19,7 @@ import pytest
 from notebook_files import NOTEBOOKS, ROOT, cells_of
 
 from tools.notebooks import normalise, warnings_in
+from tools.readme import minutes
 
 IGNORE, RAISES = "nbval-ignore-output", "raises-exception"
 ABSOLUTE = re.compile(r"(?<![\w./:])/(?:home|root|tmp|Users|work|content|var|usr)/\S+|\b[A-Z]:\\\w")
@@ -48,6 +49,13 @@ def faults(path, check):
 def test_there_are_notebooks_in_an_unbroken_row():
     numbers = [int(path.stem[:2]) for path in NOTEBOOKS]
     assert numbers == list(range(1, len(NOTEBOOKS) + 1)) and len(NOTEBOOKS) >= 6
+
+
+@every_notebook
+def test_the_title_cell_says_how_long_it_takes(path):
+    title = next(cell["source"] for _, cell in cells_of(path, "markdown"))
+    said = re.search(r"Time: about (\d+) minutes of reading, (\d+) seconds of computing", title)
+    assert said and int(said[1]) == minutes(path.stem), "the README says the same, from the same formula"
 
 
 # ---------------------------------------------------------------- the setup cell
