@@ -24,7 +24,7 @@ from helpers.plots import (
     ORANGE,
     SKY,
     WIDTH,
-    _draw_attention,
+    draw_attention,
     draw_tiles,
     tint,
     to_png,
@@ -186,7 +186,7 @@ def draw_fresh_head(tokens, temperature=1.0, head_size=64, masked=True, divisor=
     width = torch.special.entr(p).sum().exp().item()  # e to the entropy: how many it looks at
     fig = plt.figure(figsize=(WIDTH, 3.5), layout="none")  # constrained layout would take 0.1 s
     left, right = fig.add_axes([0.07, 0.14, 0.38, 0.76]), fig.add_axes([0.54, 0.14, 0.44, 0.76])
-    _draw_attention(left, weights.numpy(), tokens, fontsize=7)
+    draw_attention(left, weights.numpy(), tokens, fontsize=7)
     left.set(title="attention weights", xlabel="key: the character looked at", ylabel="query")
     left.get_yticklabels()[row].set_color(ORANGE)
     left.get_yticklabels()[row].set_fontweight("bold")
@@ -221,6 +221,7 @@ def draw_counts(n_layer, n_head, n_embd, block_size, vocab_size=65, batch_size=6
     scores = 12 * n_layer * n_embd * block_size
     work = {"weights": flops - scores, "attention scores": scores}
     tokens = batch_size * block_size
+    a_step = f"{flops * tokens / 1e12:.2f} TFLOP a step of {tokens:,} tokens"
     rows = [
         (f"{sum(parameters.values()):,} parameters", parameters, 1e6, "millions of parameters"),
         (
@@ -229,12 +230,7 @@ def draw_counts(n_layer, n_head, n_embd, block_size, vocab_size=65, batch_size=6
             2**30,
             "GiB in float32, without dropout",
         ),
-        (
-            f"{flops / 1e6:,.1f} MFLOP a token, {flops * tokens / 1e12:.2f} TFLOP a step ({tokens:,})",
-            work,
-            1e6,
-            "MFLOP a token, forward and backward",
-        ),
+        (f"{flops / 1e6:,.1f} MFLOP a token, {a_step}", work, 1e6, "MFLOP a token, forward and backward"),
     ]
     fig = plt.figure(figsize=(WIDTH, 4.8), layout="none")
     for i, (title, parts, unit, xlabel) in enumerate(rows):
@@ -425,9 +421,8 @@ def panel_of_training(device, corpora=("plays", "tinyshakespeare")):
                 model_names = ("n_layer", "n_head", "n_embd", "block_size", "dropout")
                 changes = {name: now[name] for name in model_names}
                 train_changes = {name: now[name] for name in ("max_steps", "batch_size", "learning_rate")}
-                # A cosine needs a floor below its peak, and Muon's rate moves along with AdamW's.
+                # Muon's rate moves along with AdamW's.
                 recipe = TrainConfig(**PRESETS[now["preset"]].train)
-                train_changes["min_learning_rate"] = min(recipe.min_learning_rate, now["learning_rate"])
                 faster = now["learning_rate"] / recipe.learning_rate
                 train_changes["muon_learning_rate"] = recipe.muon_learning_rate * faster
                 run.update(
@@ -494,7 +489,7 @@ def draw_attention_explorer(maps, tokens, layer, head):
     weights = maps[layer][0, head].cpu().numpy()  # (T, T)
     n_layer, n_head, T = len(maps), maps[0].shape[1], len(tokens)
     fig, (ax, small) = plt.subplots(1, 2, figsize=(WIDTH, 4.6), width_ratios=[4.4, 2.4])
-    _draw_attention(ax, weights, tokens, fontsize=8 if T > 20 else 9)
+    draw_attention(ax, weights, tokens, fontsize=8 if T > 20 else 9)
     best = int(weights[-1].argmax())
     ax.set_title(
         f"Layer {layer}, head {head}: the last “{visible(tokens[-1])}” looks most\n"

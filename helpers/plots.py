@@ -87,7 +87,7 @@ def plot_matrix(
 def plot_attention(weights, tokens, title, size=4.6):
     """One attention map: weights (T, T) over the tokens of a text. Row: who looks. Column: at whom."""
     fig, ax = plt.subplots(figsize=(size * 1.15, size))
-    _draw_attention(ax, _numpy(weights), tokens)
+    draw_attention(ax, _numpy(weights), tokens)
     ax.set(title=title, xlabel="key: the character looked at", ylabel="query: the character that looks")
     fig.colorbar(ax.images[0], ax=ax, label="attention weight", shrink=0.8)
     return fig
@@ -103,13 +103,13 @@ def plot_attention_grid(maps, tokens, title, cell=1.9):
     for i, layer in enumerate(maps):
         for h in range(n_head):
             ax = axes[i, h]
-            _draw_attention(ax, _numpy(layer[0, h]), tokens, fontsize=5 if len(tokens) > 16 else 7)
+            draw_attention(ax, _numpy(layer[0, h]), tokens, fontsize=5 if len(tokens) > 16 else 7)
             ax.set_title(f"layer {i}, head {h}", fontsize=8, loc="center")
     fig.suptitle(title, x=0.01, ha="left", fontsize=11)
     return fig
 
 
-def _draw_attention(ax, weights, tokens, fontsize=8):
+def draw_attention(ax, weights, tokens, fontsize=8):
     # The square root lifts the many small weights to where the eye can tell them apart.
     norm = plt.matplotlib.colors.PowerNorm(0.5, vmin=0, vmax=1)
     ax.imshow(weights, norm=norm, interpolation="nearest")
@@ -270,7 +270,7 @@ def plot_attention_row(maps, tokens, names, title, cell=1.85):
     """Attention maps (T, T) over the same tokens side by side, each under its name."""
     fig, axes = plt.subplots(1, len(maps), figsize=(WIDTH, cell + 0.75), squeeze=False)
     for ax, weights, name in zip(axes[0], maps, names):
-        _draw_attention(ax, _numpy(weights), tokens, fontsize=7)
+        draw_attention(ax, _numpy(weights), tokens, fontsize=7)
         ax.set_title(name, fontsize=9, loc="center")
     axes[0, 0].set_ylabel("query")
     fig.supxlabel("key: the character looked at", fontsize=9)

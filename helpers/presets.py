@@ -23,7 +23,7 @@ class Preset:
 
 
 # What the scripts of the genre share: no schedule, no clipping, AdamW as PyTorch has it.
-SCRIPT = dict(batch_size=64, max_steps=5000, learning_rate=3e-4, min_learning_rate=3e-4)
+SCRIPT = dict(batch_size=64, max_steps=5000, learning_rate=3e-4)
 
 # fmt: off
 PRESETS = {
@@ -31,7 +31,7 @@ PRESETS = {
         "the course's own, for a laptop",
         model=dict(n_layer=4, n_head=4, n_embd=128, block_size=64, activation="gelu", bias=False),
         train=dict(
-            batch_size=32, max_steps=1250, learning_rate=3e-3, min_learning_rate=0.0,
+            batch_size=32, max_steps=1250, learning_rate=3e-3, min_learning_rate_ratio=0.0,
             warmup_steps=50, weight_decay=0.1, beta2=0.99, grad_clip=1.0,
             optimizer="muon", muon_learning_rate=0.02, eval_interval=250, compile=False,
         ),
@@ -42,7 +42,7 @@ PRESETS = {
             n_layer=6, n_head=6, n_embd=384, block_size=256, dropout=0.3, activation="gelu", bias=False
         ),
         train=dict(
-            batch_size=64, max_steps=2500, learning_rate=1e-3, min_learning_rate=0.0,
+            batch_size=64, max_steps=2500, learning_rate=1e-3, min_learning_rate_ratio=0.0,
             warmup_steps=100, weight_decay=0.1, beta2=0.99, grad_clip=1.0, eval_interval=250,
         ),
     ),
@@ -62,7 +62,7 @@ PRESETS = {
             activation="gelu_tanh", qkv_bias=True, head_bias=False,
         ),
         train=dict(
-            batch_size=2, max_steps=90, learning_rate=4e-4, min_learning_rate=4e-4,
+            batch_size=2, max_steps=90, learning_rate=4e-4,
             weight_decay=0.1, eval_interval=9,
         ),
         tokenizer="byte-pair",
@@ -100,7 +100,7 @@ PRESETS = {
             bias=False, head_bias=False, tie_weights=True,
         ),
         train=dict(
-            batch_size=64, max_steps=5000, learning_rate=1e-3, min_learning_rate=1e-4,
+            batch_size=64, max_steps=5000, learning_rate=1e-3, min_learning_rate_ratio=0.1,
             warmup_steps=100, weight_decay=0.1, beta2=0.99, grad_clip=1.0, eval_interval=250,
         ),
         claimed_val=1.4697,
@@ -113,7 +113,7 @@ PRESETS = {
             head_bias=False, tie_weights=True,
         ),
         train=dict(
-            batch_size=12, max_steps=2000, learning_rate=1e-3, min_learning_rate=1e-4,
+            batch_size=12, max_steps=2000, learning_rate=1e-3, min_learning_rate_ratio=0.1,
             warmup_steps=100, weight_decay=0.1, beta2=0.99, grad_clip=1.0, eval_interval=250,
         ),
         claimed_val=1.88,

@@ -101,7 +101,10 @@ def bf16_is_fast(device):
         # A limit set from outside counts too, so that one machine can stand in for an older one.
         limits = os.environ.get("ATEN_CPU_CAPABILITY", ""), os.environ.get("ONEDNN_MAX_CPU_ISA", "")
         older = limits[0] in ("default", "avx2") or limits[1] in ("SSE41", "AVX", "AVX2")
-        return torch.cpu._is_avx512_bf16_supported() and not older
+        try:
+            return torch.cpu._is_avx512_bf16_supported() and not older
+        except AttributeError:  # a build of torch for another kind of processor
+            return False
     return False
 
 
@@ -122,7 +125,7 @@ class TrainConfig:
     batch_size: int = 64  # sequences a step
     max_steps: int = 5000
     learning_rate: float = 3e-4  # AdamW's peak
-    min_learning_rate: float = 3e-4  # where the cosine ends; equal to the peak: no decay
+    min_learning_rate_ratio: float = 1.0  # where the cosine ends, as a share of the peak; 1: no decay
     warmup_steps: int = 0
     weight_decay: float = 0.01  # on matrices only
     beta1: float = 0.9
@@ -143,9 +146,13 @@ class TrainConfig:
         for name in ("learning_rate", "muon_learning_rate"):
             if not 0 < getattr(self, name) < math.inf:
                 raise ValueError(f"{name}={getattr(self, name)!r} must be above 0.")
-        for name in ("min_learning_rate", "warmup_steps", "weight_decay", "grad_clip"):
+        for name in ("warmup_steps", "weight_decay", "grad_clip"):
             if not 0 <= getattr(self, name) < math.inf:
                 raise ValueError(f"{name}={getattr(self, name)!r} must be 0 or more.")
+        if not 0 <= self.min_learning_rate_ratio <= 1:
+            raise ValueError(
+                f"min_learning_rate_ratio={self.min_learning_rate_ratio!r} must lie between 0 and 1."
+            )
         for name in ("beta1", "beta2"):
             if not 0 <= getattr(self, name) < 1:
                 raise ValueError(f"{name}={getattr(self, name)!r} must be at least 0 and below 1.")
@@ -162,7 +169,7 @@ def learning_rate_factor(step, config):
     """
     if step < config.warmup_steps:
         return (step + 1) / config.warmup_steps
-    floor = config.min_learning_rate / config.learning_rate
+    floor = config.min_learning_rate_ratio
     progress = (step - config.warmup_steps) / max(config.max_steps - config.warmup_steps, 1)
     return floor + (1 - floor) * 0.5 * (1 + math.cos(math.pi * min(progress, 1)))
 
@@ -231,6 +238,17 @@ def asking_to_stop():
         signal.signal(signal.SIGINT, before)
 
 
+def compiled_if_possible(loss_of, x, y):
+    """torch.compile(loss_of) after a first forward and backward pass, or loss_of where that fails."""
+    compiled = torch.compile(loss_of)
+    try:
+        compiled(x, y).backward()
+    except Exception as error:  # an old GPU, no C compiler, no Triton: many kinds, one remedy
+        tqdm.write(f"torch.compile does not work here ({type(error).__name__}): training without it.")
+        return loss_of
+    return compiled
+
+
 def train(
     model,
     train_ids,
@@ -274,8 +292,11 @@ def train(
 
     if on_cuda:
         torch.set_float32_matmul_precision("high")  # TF32 for what stays in float32
-        if config.compile:
-            loss_of = torch.compile(loss_of)
+        if config.compile:  # before the clock runs; the generator of the run is not touched
+            batch = get_batch(train_ids, block_size, config.batch_size, torch.Generator(device))
+            loss_of = compiled_if_possible(loss_of, *batch)
+            model.zero_grad(set_to_none=True)
+            torch.cuda.synchronize()
 
     def one_step():
         factor = learning_rate_factor(history.step, config)
@@ -311,13 +332,6 @@ def train(
             history.best_weights = {k: v.cpu().clone() for k, v in model.state_dict().items()}
         if on_eval is not None:
             on_eval(model, history)
-
-    if on_cuda and config.compile:  # compile before the clock runs; the generator is not touched
-        x, y = get_batch(train_ids, block_size, config.batch_size, torch.Generator(device))
-        for _ in range(3):
-            loss_of(x, y).backward()
-            model.zero_grad(set_to_none=True)
-        torch.cuda.synchronize()
 
     every = 50 if on_cuda else 1  # reading a loss makes the GPU wait, so it is done now and then
     bar = tqdm(total=config.max_steps, initial=history.step, unit="step", disable=not progress, leave=False)

@@ -26,6 +26,7 @@ from helpers.train import (
     TrainConfig,
     bf16_is_fast,
     build,
+    compiled_if_possible,
     evaluate,
     fit,
     learning_rate_factor,
@@ -43,7 +44,7 @@ TRAIN, VAL = train_val_split(IDS)
 def short(**changes):
     """A run of a few steps, with everything in it that a run can have."""
     settings = dict(
-        batch_size=4, max_steps=12, learning_rate=3e-3, min_learning_rate=3e-4, warmup_steps=3,
+        batch_size=4, max_steps=12, learning_rate=3e-3, min_learning_rate_ratio=0.1, warmup_steps=3,
         weight_decay=0.1, grad_clip=1.0, eval_interval=4, precision="float32", seed=7,
     )  # fmt: skip
     return TrainConfig(**settings | changes)
@@ -134,7 +135,7 @@ def test_the_sweep_over_too_little_is_a_sentence(tiny_gpt):
 
 
 def test_learning_rate_rises_in_a_line_and_falls_in_half_a_cosine():
-    config = short(max_steps=110, warmup_steps=10, learning_rate=1.0, min_learning_rate=0.1)
+    config = short(max_steps=110, warmup_steps=10, learning_rate=1.0, min_learning_rate_ratio=0.1)
     factors = [learning_rate_factor(step, config) for step in range(130)]
     assert factors[:10] == pytest.approx([(i + 1) / 10 for i in range(10)])
     for step in range(10, 111):
@@ -145,7 +146,7 @@ def test_learning_rate_rises_in_a_line_and_falls_in_half_a_cosine():
 
 
 def test_without_warm_up_and_decay_the_learning_rate_is_constant():
-    config = short(warmup_steps=0, min_learning_rate=3e-3, max_steps=1)
+    config = short(warmup_steps=0, min_learning_rate_ratio=1.0, max_steps=1)
     assert [learning_rate_factor(step, config) for step in range(3)] == [1.0] * 3
 
 
@@ -329,7 +330,7 @@ def test_the_best_weights_are_those_of_the_best_sweep(tiny_gpt):
     # First towards the validation text, then away from it: the mixture of the texts changes.
     ids = torch.cat([torch.arange(300) % 7, torch.randint(11, (20,))])
     history = run(
-        model, short(max_steps=120, eval_interval=10, learning_rate=2e-2, min_learning_rate=2e-2),
+        model, short(max_steps=120, eval_interval=10, learning_rate=2e-2, min_learning_rate_ratio=1.0),
         torch.cat([ids[-20:]] * 10), ids[:60],
         on_eval=lambda m, h: seen.update({h.step: weights_of(m)}),
     )  # fmt: skip
@@ -384,7 +385,7 @@ def test_bfloat16_trains_like_float32(tiny_gpt):
         ({"learning_rate": 0}, "learning_rate=0"),
         ({"learning_rate": math.inf}, "learning_rate=inf"),
         ({"muon_learning_rate": -1}, "muon_learning_rate=-1"),
-        ({"min_learning_rate": -1}, "min_learning_rate=-1"),
+        ({"min_learning_rate_ratio": 1.1}, "min_learning_rate_ratio=1.1"),
         ({"warmup_steps": -1}, "warmup_steps=-1"),
         ({"weight_decay": math.nan}, "weight_decay=nan"),
         ({"grad_clip": -1}, "grad_clip=-1"),
@@ -575,3 +576,23 @@ def test_a_folder_that_cannot_be_written_is_said_before_training(monkeypatch, ow
     monkeypatch.setattr(program, "train", lambda *args, **kwargs: pytest.fail("trained for nothing"))
     with pytest.raises(SystemExit, match="file"):
         call(monkeypatch, *SMALL, "--corpus", own, "--out", tmp_path / "file", "--device", "cpu")
+
+
+def test_where_nothing_can_be_compiled_training_goes_on_without(monkeypatch, capsys):
+    def refuses(function):
+        def compiled(x, y):
+            raise RuntimeError("no compiler")
+
+        return compiled
+
+    weight = torch.ones(1, requires_grad=True)
+
+    def loss_of(x, y):
+        return (weight * x - y).square().sum()
+
+    monkeypatch.setattr(torch, "compile", refuses)
+    x, y = torch.tensor([2.0]), torch.tensor([0.0])
+    assert compiled_if_possible(loss_of, x, y) is loss_of
+    assert "does not work here (RuntimeError)" in capsys.readouterr().out
+    monkeypatch.setattr(torch, "compile", lambda function: lambda x, y: function(x, y) * 1)
+    assert compiled_if_possible(loss_of, x, y) is not loss_of

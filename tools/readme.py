@@ -94,7 +94,7 @@ def picture():
     from helpers.checkpoint import load_checkpoint
     from helpers.data import load_corpus
     from helpers.model import attention_maps
-    from helpers.plots import BLUE, ORANGE, _draw_attention
+    from helpers.plots import BLUE, ORANGE, draw_attention
 
     model, tokenizer, _ = load_checkpoint(ROOT / "build" / "my_gpt.safetensors")
     run = next(r for r in load_records("plays") if r["preset"] == "course-cpu")
@@ -110,7 +110,7 @@ def picture():
     left.set_title(f"{run['train_seconds']:.0f} s on two CPU cores: down to {run['best_val']:.2f}")
     left.set(xlabel="step", ylabel="loss (nats per character)")
     left.legend()
-    _draw_attention(right, head.numpy(), line)
+    draw_attention(right, head.numpy(), line)
     right.set_title("what one of its heads looks at")
     (ROOT / "docs").mkdir(exist_ok=True)
     fig.savefig(ROOT / "docs" / "course.png", dpi=100)
