@@ -110,6 +110,7 @@ def plot_attention_grid(maps, tokens, title, cell=1.9):
 
 
 def draw_attention(ax, weights, tokens, fontsize=8):
+    """Draw attention weights (T, T) on ax: row t is the token that looks, columns those looked at."""
     # The square root lifts the many small weights to where the eye can tell them apart.
     norm = plt.matplotlib.colors.PowerNorm(0.5, vmin=0, vmax=1)
     ax.imshow(weights, norm=norm, interpolation="nearest")
