@@ -101,13 +101,13 @@ def float_slider(value, low, high, label, step=0.05, live=True):
     )
 
 
-def log_slider(value, low, high, label, live=True):
-    """A slider over powers of ten: low and high are exponents, value is the number itself."""
+def log_slider(value, low, high, label, live=True, step=0.1):
+    """A slider over powers of ten: low, high and step are exponents, value is the number itself."""
     return widgets.FloatLogSlider(
         value=value,
         min=low,
         max=high,
-        step=0.1,
+        step=step,
         description=label,
         continuous_update=live,
         readout_format=".2g",
@@ -382,12 +382,12 @@ def panel_of_training(device, corpora=("plays", "tinyshakespeare")):
         "corpus": choice(list(corpora), corpora[0], "text"),
         "preset": choice(small, start, "preset"),
         "max_steps": int_slider(at_start["max_steps"], 50, 5000, "steps", step=50),
-        "batch_size": int_slider(at_start["batch_size"], 4, 128, "batch_size (sequences)", step=4),
-        "learning_rate": log_slider(at_start["learning_rate"], -5, -1, "learning_rate"),
+        "batch_size": int_slider(at_start["batch_size"], 4, 128, "batch_size", step=4),
+        "learning_rate": log_slider(at_start["learning_rate"], -5, -1, "learning_rate", step=0.001),
         "n_layer": int_slider(at_start["n_layer"], 1, 12, "n_layer"),
         "n_head": int_slider(at_start["n_head"], 1, 12, "n_head"),
         "n_embd": int_slider(at_start["n_embd"], 16, 768, "n_embd", step=16),
-        "block_size": int_slider(at_start["block_size"], 8, 256, "block_size (characters)", step=8),
+        "block_size": int_slider(at_start["block_size"], 8, 256, "block_size", step=8),
         "dropout": float_slider(0.0, 0.0, 0.5, "dropout"),
     }
     for control in controls.values():
@@ -463,7 +463,10 @@ def panel_of_training(device, corpora=("plays", "tinyshakespeare")):
             )
             run["history"] = history
             state = "Stopped" if history.stopped else "Finished"
-            tell(f"{state} at step {history.step}: best validation loss {history.best_val:.3f} nats.")
+            tell(
+                f"{state} at step {history.step}: training loss {history.losses[-1]:.3f} nats; "
+                f"validation loss {history.best_val:.3f} at step {history.best_step}."
+            )
         except (ValueError, FloatingPointError, torch.OutOfMemoryError) as error:
             tell(str(error).splitlines()[0])
             run["settings"] = None

@@ -321,9 +321,9 @@ def test_the_panel_of_training_trains_stops_and_goes_on(monkeypatch, text):
     monkeypatch.setattr(panels, "load_corpus", lambda name: Corpus("own", text, "", ""))
     made = panels.panel_of_training(torch.device("cpu"))
     controls = controls_of(made)
-    for label, value in (("n_layer", 1), ("n_head", 1), ("n_embd", 16), ("block_size (characters)", 8)):
+    for label, value in (("n_layer", 1), ("n_head", 1), ("n_embd", 16), ("block_size", 8)):
         controls[label].value = value
-    controls["batch_size (sequences)"].value = 4
+    controls["batch_size"].value = 4
     controls["steps"].value = 5000
     before = picture_of(made)
     controls["Train"].click()
