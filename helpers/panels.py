@@ -300,6 +300,8 @@ def draw_progress(history, config):
     done = history.step / config.max_steps
     left = history.train_seconds * (1 - done) / max(done, 1e-9)
     when = "finished" if done == 1 else "stopped" if history.stopped else f"about {left:.0f} s left"
+    if not done:
+        when = "not begun"
     ax.set_title(f"step {history.step} of {config.max_steps}, {when}")
     ax.set(xlabel="step", ylabel="loss (nats per token)", xlim=(0, config.max_steps))
     ax.axhline(0, xmax=done, color=GREEN, linewidth=6, clip_on=False)  # the progress bar
