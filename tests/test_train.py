@@ -31,6 +31,7 @@ from helpers.train import (
     fit,
     learning_rate_factor,
     make_optimizers,
+    orthogonalise,
     pick_device,
     train,
 )
@@ -596,3 +597,11 @@ def test_where_nothing_can_be_compiled_training_goes_on_without(monkeypatch, cap
     assert "does not work here (RuntimeError)" in capsys.readouterr().out
     monkeypatch.setattr(torch, "compile", lambda function: lambda x, y: function(x, y) * 1)
     assert compiled_if_possible(loss_of, x, y) is not loss_of
+
+
+@pytest.mark.parametrize("shape", [(16, 48), (48, 16)])
+def test_muon_in_float32_is_pytorchs_muon_up_to_rounding(shape):
+    settings = ((3.4445, -4.775, 2.0315), 5, 1e-7)
+    grad = torch.randn(shape, generator=torch.Generator().manual_seed(0))
+    theirs = torch.optim._muon._zeropower_via_newtonschulz(grad, *settings).float()
+    torch.testing.assert_close(orthogonalise(grad, *settings), theirs, rtol=0, atol=0.03)
