@@ -1,51 +1,111 @@
-"""Saving and loading a trained model: one safetensors file, so no pickle and no code inside.
+"""Nothing is lost: a trained model in one file, and runs that go on where they were interrupted.
 
-The file's header carries the settings of the model and its vocabulary as JSON, so that weights
-never meet the wrong tokenizer.
+All files are safetensors: plain numbers behind a JSON header, so no pickle and no code inside. A file
+is written under another name, flushed and renamed, so that it is there whole or not at all, and it
+carries a SHA-256 of its contents, so that damage is noticed.
 """
 
+import contextlib
 import dataclasses
+import hashlib
 import json
 import os
 from pathlib import Path
 
+import filelock
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
+from tqdm.auto import tqdm
 
+from helpers.device import rank
 from helpers.model import GPT, GPTConfig
 from helpers.tokenizer import BytePairTokenizer, CharTokenizer
+from helpers.train import begin
+
+# ---------------------------------------------------------------- one file
 
 
-def save_checkpoint(path, model, tokenizer, weights=None, **about):
-    """Write model, tokenizer and what `about` says (plain JSON values) to one file, whole or not at all.
+def write_file(path, tensors, header):
+    """Write tensors (a dict) and header (a dict of JSON values) to one safetensors file, whole or not at all.
 
-    weights: a state dict to save in place of the model's present one, such as History.best_weights.
-    Raises ValueError if the file cannot be written.
+    Raises ValueError if the file cannot be written; an older file of that name then stays as it is.
     """
     path = Path(path)
     # clone: safetensors refuses tensors that share memory, as tied weights do
-    weights = {k: v.detach().cpu().clone() for k, v in (weights or model.state_dict()).items()}
-    if isinstance(tokenizer, CharTokenizer):
-        vocabulary = {"kind": "char", "chars": tokenizer.chars}
-    else:
-        vocabulary = {"kind": "byte-pair", "merges": tokenizer.merges}
-    header = {
-        "config": json.dumps(dataclasses.asdict(model.config)),
-        "tokenizer": json.dumps(vocabulary),
-        "about": json.dumps(about),
-    }
+    tensors = {k: v.detach().cpu().contiguous().clone() for k, v in tensors.items()}
+    header = {key: json.dumps(value) for key, value in header.items()}
+    header["sha256"] = digest(tensors, header)
     partial = path.with_name(f"{path.name}.{os.getpid()}.partial")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        save_file(weights, partial, metadata=header)
+        save_file(tensors, partial, metadata=header)
+        flush(partial)  # on the disk before it gets its name: a power cut leaves no empty file
         partial.replace(path)
+        if os.name == "posix":
+            flush(path.parent)
     except (OSError, SafetensorError) as error:
         raise ValueError(
             f"The checkpoint {path} cannot be written ({error}): free some space or choose another folder."
         ) from None
     finally:
-        partial.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            partial.unlink(missing_ok=True)
+
+
+def read_file(path):
+    """The tensors and the header of a file that write_file wrote. Raises ValueError if it is damaged."""
+    try:
+        with safe_open(path, framework="pt", device="cpu") as file:
+            header = file.metadata() or {}
+            tensors = {name: file.get_tensor(name) for name in file.keys()}
+        expected = header.pop("sha256")
+        if digest(tensors, header) != expected:
+            raise ValueError("its contents do not match its SHA-256")
+        return tensors, {key: json.loads(value) for key, value in header.items()}
+    except FileNotFoundError:
+        raise ValueError(f"There is no checkpoint {path}: train first, or check the path.") from None
+    except Exception as error:  # damage can surface anywhere in the reading, and is damage each time
+        raise ValueError(damaged(path, error)) from None
+
+
+def damaged(path, error):
+    reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+    return f"{path} is not a whole checkpoint of this course ({reason}): delete it and train again."
+
+
+def digest(tensors, header):
+    """SHA-256, in hexadecimal, of everything in a file: names, types, shapes, numbers and header."""
+    sha = hashlib.sha256(json.dumps(header, sort_keys=True).encode())
+    for name in sorted(tensors):
+        t = tensors[name]
+        sha.update(f"{name} {t.dtype} {tuple(t.shape)}".encode())
+        sha.update(t.reshape(-1).view(torch.uint8).numpy())
+    return sha.hexdigest()
+
+
+def flush(path):
+    """Wait until a file, or a folder's list of names, is on the disk."""
+    handle = os.open(path, os.O_RDONLY if os.name == "posix" else os.O_RDWR)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+# ---------------------------------------------------------------- a trained model
+
+
+def save_checkpoint(path, model, tokenizer, weights=None, **about):
+    """Write model, tokenizer and what `about` says (JSON values) to one file, whole or not at all.
+
+    weights: a state dict to save in place of the model's present one, such as History.best_weights.
+    A compiled or distributed model is saved as the plain one inside. Raises ValueError if the file
+    cannot be written.
+    """
+    model = plain(model)
+    header = {"config": dataclasses.asdict(model.config), "tokenizer": vocabulary(tokenizer), "about": about}
+    write_file(path, weights or model.state_dict(), header)
 
 
 def load_checkpoint(path, device="cpu"):
@@ -53,25 +113,197 @@ def load_checkpoint(path, device="cpu"):
 
     Raises ValueError if the file is missing, damaged or of another kind.
     """
+    weights, header = read_file(path)
     try:
-        with safe_open(path, framework="pt", device="cpu") as file:
-            header = file.metadata() or {}
-            weights = {name: file.get_tensor(name) for name in file.keys()}
-        config = GPTConfig(**json.loads(header["config"]))
-        vocabulary = json.loads(header["tokenizer"])
-        if vocabulary["kind"] == "char":
-            tokenizer = CharTokenizer(vocabulary["chars"])
-        else:
-            tokenizer = BytePairTokenizer(vocabulary["merges"])
         with torch.random.fork_rng(devices=[]):  # the initialisation is overwritten: leave no trace
-            model = GPT(config)
+            model = GPT(GPTConfig(**header["config"]))
         model.load_state_dict(weights)
-        about = json.loads(header["about"])
-    except FileNotFoundError:
-        raise ValueError(f"There is no checkpoint {path}: train first, or check the path.") from None
-    except (OSError, SafetensorError, KeyError, TypeError, ValueError, RuntimeError) as error:
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise ValueError(
-            f"{path} is not a whole checkpoint of this course ({reason}): delete it and train again."
-        ) from None
+        kind = header["tokenizer"]
+        if "chars" in kind:
+            tokenizer = CharTokenizer(kind["chars"])
+        else:
+            tokenizer = BytePairTokenizer(kind["merges"])
+        about = header["about"]
+    except (KeyError, TypeError, ValueError, RuntimeError) as error:
+        raise ValueError(damaged(path, error)) from None
     return model.to(device).eval(), tokenizer, about
+
+
+def plain(model):
+    """The model inside torch.compile and DistributedDataParallel, so that names are always the same."""
+    model = getattr(model, "_orig_mod", model)
+    return getattr(model, "module", model)
+
+
+def vocabulary(tokenizer):
+    """What makes a tokenizer, as JSON values."""
+    if isinstance(tokenizer, CharTokenizer):
+        return {"chars": tokenizer.chars}
+    return {"merges": [list(pair) for pair in tokenizer.merges]}
+
+
+# ---------------------------------------------------------------- a run that can be interrupted
+
+
+@contextlib.contextmanager
+def run_folder(folder, model, tokenizer, config, device, train_ids, val_ids):
+    """Keep a training run in `folder`: yields (history, save), both for `train`.
+
+    history is None for a new run; else the model and the history are as they were at the last
+    checkpoint. save(history) writes the next one; the last two are kept, and best.safetensors.
+    A save that fails is announced and training goes on. Raises ValueError if another program trains
+    in the folder, or the run there is of another model, text or setting.
+    """
+    folder = Path(folder)
+    model = plain(model)
+    fixed = {
+        "model": dataclasses.asdict(model.config),
+        "train": dataclasses.asdict(config),
+        "tokenizer": vocabulary(tokenizer),
+        "text": fingerprint(train_ids, val_ids),
+        "torch": torch.__version__,
+    }
+    with only_one(folder) if rank() == 0 else contextlib.nullcontext():
+        found = newest(folder)
+        history = restore(model, config, device, *found, fixed, folder) if found else None
+        best_saved = history.best_step if history else None
+
+        def save(history):
+            nonlocal best_saved
+            if rank() != 0:
+                return
+            try:
+                if history.best_step != best_saved:
+                    about = {"val": history.best_val, "step": history.best_step}
+                    save_checkpoint(
+                        folder / "best.safetensors", model, tokenizer, history.best_weights, **about
+                    )
+                    best_saved = history.best_step
+                tensors, header = state_of(model, history, device)
+                write_file(folder / f"step-{history.step:08d}.safetensors", tensors, header | fixed)
+                for old in checkpoints(folder)[2:]:
+                    old.unlink(missing_ok=True)
+            except (ValueError, OSError) as error:
+                tqdm.write(f"{error} Training goes on; the checkpoint before stays.")
+
+        yield history, save
+
+
+@contextlib.contextmanager
+def only_one(folder):
+    """Hold the folder's lock, and clear away what a killed program left half written."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        lock = filelock.FileLock(folder / "lock", blocking=False)
+        lock.acquire()
+    except filelock.Timeout:
+        raise ValueError(
+            f"Another program is training in {folder}: wait for its end, or choose another folder."
+        ) from None
+    except OSError as error:
+        raise ValueError(
+            f"{folder} cannot be used for checkpoints ({error.strerror}): choose another folder."
+        ) from None
+    try:
+        for partial in folder.glob("*.partial"):
+            partial.unlink(missing_ok=True)
+        yield
+    finally:
+        lock.release()
+
+
+def checkpoints(folder):
+    """The checkpoints of a run, the newest first."""
+    return sorted(Path(folder).glob("step-*.safetensors"), reverse=True)
+
+
+def newest(folder):
+    """(tensors, header) of the newest checkpoint that is whole, or None if there is no run yet."""
+    there = checkpoints(folder)
+    for path in there:
+        try:
+            return read_file(path)
+        except ValueError as error:
+            tqdm.write(f"{error} The checkpoint before it is used.")
+    if there:
+        raise ValueError(f"No checkpoint in {folder} is whole: delete the folder and start again.")
+    return None
+
+
+def fingerprint(*parts):
+    """SHA-256 of token ids: does a run go on with the text that it began with?"""
+    sha = hashlib.sha256()
+    for ids in parts:
+        sha.update(f"{len(ids)};".encode())
+        for piece in ids.split(2**24):  # piece by piece: a large text need not fit into memory
+            sha.update(piece.long().numpy())
+    return sha.hexdigest()
+
+
+def state_of(model, history, device):
+    """Everything that the next step depends on, as tensors and JSON values."""
+    tensors = {f"model.{name}": value for name, value in model.state_dict().items()}
+    tensors |= {f"best.{name}": value for name, value in history.best_weights.items()}
+    for i, optimizer in enumerate(history.optimizers):
+        for number, state in optimizer.state_dict()["state"].items():
+            tensors |= {f"optimizer.{i}.{number}.{key}": value for key, value in state.items()}
+    tensors["losses"] = torch.tensor(history.losses, dtype=torch.float64)
+    tensors["chance.batches"] = history.generator.get_state()
+    tensors["chance.dropout"] = torch.random.get_rng_state()
+    if device.type == "cuda":
+        tensors["chance.cuda"] = torch.cuda.get_rng_state(device)
+    names = ("step", "train_seconds", "evals", "samples", "best_val", "best_step")
+    header = {name: getattr(history, name) for name in names}
+    return tensors, {"history": header, "scaler": history.scaler.state_dict()}
+
+
+def restore(model, config, device, tensors, header, fixed, folder):
+    """The History of a stopped run; model and random numbers are set to what they were then."""
+    check_same_run(header, fixed, folder)
+    history = begin(model, config, device)
+    part = {}  # the tensors by the first word of their names
+    for name, value in tensors.items():
+        first, _, rest = name.partition(".")
+        part.setdefault(first, {})[rest] = value
+    model.load_state_dict(part["model"])
+    history.best_weights = part.get("best", {})
+    for name, value in header["history"].items():
+        setattr(history, name, value)
+    history.losses = tensors["losses"].tolist()
+    for i, optimizer in enumerate(history.optimizers):
+        state = optimizer.state_dict()
+        for name, value in part.get("optimizer", {}).items():
+            which, number, key = name.split(".")
+            if int(which) == i:
+                state["state"].setdefault(int(number), {})[key] = value
+        optimizer.load_state_dict(state)
+    history.scaler.load_state_dict(header["scaler"])
+    history.generator.set_state(part["chance"]["batches"])
+    if rank() == 0:
+        torch.random.set_rng_state(part["chance"]["dropout"])
+    if device.type == "cuda" and "cuda" in part["chance"]:
+        torch.cuda.set_rng_state(part["chance"]["cuda"], device)
+    return history
+
+
+def check_same_run(header, fixed, folder):
+    """Raise ValueError, naming what differs, unless a checkpoint belongs to this very run."""
+    differ = [
+        f"{name}={header[kind].get(name)!r} there, {value!r} here"
+        for kind in ("model", "train")
+        for name, value in fixed[kind].items()
+        if header[kind].get(name) != value
+    ]
+    if header["tokenizer"] != fixed["tokenizer"]:
+        differ.append("another vocabulary")
+    elif header["text"] != fixed["text"]:
+        differ.append("another text, or the file has changed")
+    if differ:
+        raise ValueError(
+            f"The run in {folder} is not this one ({'; '.join(differ)}): "
+            "go on with its settings, or choose another folder."
+        )
+    if header["torch"] != fixed["torch"]:
+        tqdm.write(
+            f"This run began with torch {header['torch']}; with {fixed['torch']} its last digits may differ."
+        )

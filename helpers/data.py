@@ -47,14 +47,19 @@ def load_corpus(name_or_path=None):
         return Corpus("tinyshakespeare", raw.decode("utf-8"), source, "public domain")
     path = Path(os.path.expanduser(name))  # a home that does not exist stays in the path, and in the error
     text = _decode(_read_bytes(path), path)
-    if not text.strip():
+    check_characters(set(text), path)
+    return Corpus(path.name, text, str(path), "yours")
+
+
+def check_characters(chars, path):
+    """Raise ValueError unless a text of these distinct characters has something to predict."""
+    if not "".join(chars).strip():
         raise ValueError(f"The corpus {path} is empty: give a text file with some text in it.")
-    if len(set(text)) < 2:
+    if len(chars) < 2:
         raise ValueError(
-            f"The corpus {path} has a single distinct character, {text[0]!r}: "
+            f"The corpus {path} has a single distinct character, {next(iter(chars))!r}: "
             "there is nothing to predict; give a text with more characters."
         )
-    return Corpus(path.name, text, str(path), "yours")
 
 
 def train_val_split(ids, val_fraction=0.1):
@@ -78,7 +83,8 @@ def get_batch(ids, block_size, batch_size, generator=None, device=None):
     """Draw random windows of ids (N,): inputs x (B, T) and targets y (B, T), both int64.
 
     y is x moved on by one token, so y[b, t] is what follows x[b, : t + 1]. The offsets come from
-    `generator`; equal seeds give equal batches. Raises ValueError if the text is too short.
+    `generator`; equal seeds give equal batches. ids may be int64, or uint16 and mapped from a file
+    (helpers/large_text.py). Raises ValueError if the text is too short.
     """
     check_block_fits(ids, block_size)
     if batch_size < 1:
@@ -86,7 +92,7 @@ def get_batch(ids, block_size, batch_size, generator=None, device=None):
     draw_on = generator.device if generator is not None else ids.device
     starts = torch.randint(len(ids) - block_size, (batch_size,), generator=generator, device=draw_on)
     # unfold is a view of every window; indexing copies only the B windows that were drawn.
-    windows = ids.unfold(0, block_size + 1, 1)[starts.to(ids.device)]  # (B, T + 1)
+    windows = ids.unfold(0, block_size + 1, 1)[starts.to(ids.device)].long()  # (B, T + 1)
     x, y = windows[:, :-1], windows[:, 1:]
     return (x, y) if device is None else (x.to(device), y.to(device))
 
@@ -103,7 +109,7 @@ def check_block_fits(ids, block_size):
 
 
 class WindowDataset(Dataset):
-    """The windows of ids (N,) at a fixed stride, as pairs (x (T,), y (T,)) for a DataLoader."""
+    """The windows of ids (N,) at a fixed stride, as pairs (x (T,), y (T,)), int64, for a DataLoader."""
 
     def __init__(self, ids, block_size, stride=1):
         check_block_fits(ids, block_size)
@@ -115,7 +121,8 @@ class WindowDataset(Dataset):
         return len(self.windows)
 
     def __getitem__(self, i):
-        return self.windows[i, :-1], self.windows[i, 1:]
+        window = self.windows[i].long()
+        return window[:-1], window[1:]
 
 
 def _read_bytes(path):
@@ -131,7 +138,7 @@ def _read_bytes(path):
 
 def _decode(raw, path):
     try:
-        text = raw.decode("utf-8-sig")  # -sig: some editors put a byte-order mark in front
+        text = raw.decode("utf-8").removeprefix("\ufeff")  # a byte-order mark, which some editors add
     except UnicodeDecodeError as error:
         raise ValueError(
             f"The corpus {path} is not UTF-8 text (byte {error.start} cannot be decoded): "
@@ -159,7 +166,7 @@ def _tinyshakespeare():
     if not path.exists():
         raw = _download(TINYSHAKESPEARE_URL, MAX_DOWNLOAD_BYTES)
         _verify(raw, TINYSHAKESPEARE_SHA256, TINYSHAKESPEARE_URL, "try again later")
-        _write_atomically(path, raw)
+        write_atomically(path, raw)
         return raw, TINYSHAKESPEARE_URL
     raw = _read_bytes(path)
     _verify(raw, TINYSHAKESPEARE_SHA256, path, "delete it and it will be downloaded again")
@@ -188,8 +195,11 @@ def _download(url, max_bytes, attempts=3, timeout=20.0, pause=1.0):
     return raw
 
 
-def _write_atomically(path, raw):
-    """Write to a neighbour, then rename: a reader sees the whole file or none."""
+def write_atomically(path, raw):
+    """Write bytes to a neighbour, then rename: a reader sees the whole file or none.
+
+    Raises ValueError if the folder is full or cannot be written.
+    """
     partial = path.with_name(f"{path.name}.{os.getpid()}.partial")
     try:
         partial.write_bytes(raw)

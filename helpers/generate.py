@@ -1,9 +1,14 @@
 """Sampling from a trained model: one token after another, with a key/value cache."""
 
+import codecs
+from contextlib import contextmanager
+from numbers import Integral, Real
+
 import torch
 from torch.nn import functional as F
 
 from helpers.model import GPT
+from helpers.tokenizer import BytePairTokenizer
 
 
 def next_token_probs(logits, temperature=1.0, top_k=None, top_p=None):
@@ -27,30 +32,65 @@ def next_token_probs(logits, temperature=1.0, top_k=None, top_p=None):
 
 def check_sampling(vocab_size, temperature, top_k, top_p):
     """Raise ValueError, naming the argument and the remedy, unless the three make sense."""
-    if not 0 < temperature < float("inf"):
+    if not isinstance(temperature, Real) or not 0 < temperature < float("inf"):
         raise ValueError(
-            f"temperature={temperature} must be above 0; for the likeliest token alone use top_k=1."
+            f"temperature={temperature!r} must be above 0; for the likeliest token alone use top_k=1."
         )
-    if top_k is not None and not 1 <= top_k <= vocab_size:
-        raise ValueError(f"top_k={top_k} must lie between 1 and the vocabulary size, {vocab_size}.")
-    if top_p is not None and not 0 < top_p <= 1:
-        raise ValueError(f"top_p={top_p} must be above 0 and at most 1.")
+    if top_k is not None and not (isinstance(top_k, Integral) and 1 <= top_k <= vocab_size):
+        raise ValueError(
+            f"top_k={top_k!r} must lie between 1 and the vocabulary size, {vocab_size}: "
+            "give a whole number, or None for no limit."
+        )
+    if top_p is not None and not (isinstance(top_p, Real) and 0 < top_p <= 1):
+        raise ValueError(f"top_p={top_p!r} must be above 0 and at most 1.")
+
+
+def draw(probs, generator=None):
+    """Draw one token a row from probs (B, V): int64 (B, 1), the same draw as torch.multinomial.
+
+    A race: token i arrives after an exponential time of rate probs[i], and is first with just that
+    probability. multinomial runs the same race, but checks probs first, and a GPU must wait for that.
+    """
+    return (probs / torch.empty_like(probs).exponential_(generator=generator)).argmax(-1, keepdim=True)
 
 
 class KVCache:
-    """Keys and values of the positions seen so far, per attention layer: (B, H, T, D) each."""
+    """Keys and values of the positions seen so far, per attention layer, in memory for block_size of them.
 
-    def __init__(self):
+    The memory is taken once, at the first append: (2, B, H, block_size, D) in the dtype of the keys.
+    Growing it by torch.cat would copy all that is kept for every new token. `length` is moved on by the
+    model when all its layers have appended; to start anew, set it to 0.
+    """
+
+    def __init__(self, block_size):
+        self.block_size = block_size
         self.length = 0
-        self.kept = {}
+        self.memory = {}
 
     def append(self, layer, k, v):
-        """Add new keys and values of one layer; return all of them."""
-        if layer in self.kept:
-            k = torch.cat([self.kept[layer][0], k], dim=2)
-            v = torch.cat([self.kept[layer][1], v], dim=2)
-        self.kept[layer] = (k, v)
-        return k, v
+        """Add new keys and values (B, H, T, D) of one layer; return all of them, as views."""
+        if layer not in self.memory:
+            B, H, _, D = k.shape
+            self.memory[layer] = k.new_empty(2, B, H, self.block_size, D)
+        kept = self.memory[layer][:, :, :, : self.length + k.shape[2]]
+        kept[0, :, :, self.length :] = k
+        kept[1, :, :, self.length :] = v
+        return kept[0], kept[1]
+
+
+@contextmanager
+def plain_products(switch=True):
+    """Inside, matrix products on the CPU go without oneDNN, if `switch` is true.
+
+    Measured: in bfloat16 oneDNN prepares every product for longer than a single row takes to multiply.
+    With one row, PyTorch's own loop is the faster one; with more rows oneDNN is, by far.
+    """
+    was = torch.backends.mkldnn.enabled
+    torch.backends.mkldnn.enabled = was and not switch
+    try:
+        yield
+    finally:
+        torch.backends.mkldnn.enabled = was
 
 
 def window_start(length, block_size):
@@ -74,31 +114,34 @@ def stream(
     `use_cache=False` runs the whole view through the model for every token, as the lessons do;
     both ways see the same view and give the same logits. Raises ValueError for bad settings.
     """
-    if idx.dim() != 2 or idx.shape[1] == 0:
-        raise ValueError(
-            f"idx of shape {tuple(idx.shape)} must be (B, T) with T of at least 1: "
-            "encode a prompt, or start from a newline."
-        )
-    if max_new_tokens < 0:
-        raise ValueError(f"max_new_tokens={max_new_tokens} must be at least 0.")
+    check_prompt(model, idx)
+    check_count(max_new_tokens)
     use_cache = use_cache and isinstance(model, GPT)
     block_size = getattr(getattr(model, "config", model), "block_size", 1)  # a bigram sees 1
     was_training = model.training
     model.eval()
-    cache, begin = KVCache(), 0
+    length, begin = idx.shape[1], 0  # of the text so far; where the view of it begins
+    view, cache = idx, KVCache(block_size) if use_cache else None
     try:
-        for _ in range(max_new_tokens):
-            start = window_start(idx.shape[1], block_size)
+        for step in range(max_new_tokens):
+            start = window_start(length, block_size)
             if start != begin:
-                cache, begin = KVCache(), start
+                view, begin = view[:, start - begin :], start
+                if use_cache:
+                    cache.length = 0
             if use_cache:
-                logits, _ = model(idx[:, begin + cache.length :], cache=cache)
+                new = view[:, cache.length :]
+                with plain_products(new.numel() == 1):
+                    logits, _ = model(new, cache=cache)
             else:
-                logits, _ = model(idx[:, begin:])
+                logits, _ = model(view)
+            if step == 0:  # once, since a GPU must wait for the answer
+                check_logits(logits[:, -1])
             probs = next_token_probs(logits[:, -1], temperature, top_k, top_p)  # (B, V)
-            new = torch.multinomial(probs, 1, generator=generator)  # (B, 1)
-            idx = torch.cat([idx, new], dim=1)
-            yield new[:, 0]
+            token = draw(probs, generator)  # (B, 1)
+            view = torch.cat([view, token], dim=1)
+            length += 1
+            yield token[:, 0]
     finally:
         model.train(was_training)
 
@@ -109,3 +152,82 @@ def generate(
     """idx (B, T) -> (B, T + max_new_tokens): the prompt and what the model wrote after it."""
     new = list(stream(model, idx, max_new_tokens, temperature, top_k, top_p, generator, use_cache))
     return torch.cat([idx, *(token.unsqueeze(1) for token in new)], dim=1)
+
+
+def stream_text(
+    model,
+    tokenizer,
+    prompt,
+    max_new_tokens,
+    temperature=1.0,
+    top_k=None,
+    top_p=None,
+    generator=None,
+    use_cache=True,
+    stop=None,
+):
+    """Yield what the model writes after `prompt` (str), piece by piece, each a str as soon as it is sure.
+
+    Ends after max_new_tokens, or before the first `stop` in the new text. What could be the beginning
+    of `stop` is held back until the next tokens decide; of a byte-pair tokenizer only whole UTF-8
+    characters are yielded, and one that is unfinished at the end is dropped. "".join(...) is the text.
+    Raises ValueError for an empty or unknown prompt and for bad settings.
+    """
+    if not isinstance(prompt, str) or not prompt:
+        raise ValueError(f"prompt={prompt!r} must be a text of at least one character, such as a newline.")
+    if stop is not None and (not isinstance(stop, str) or not stop):
+        raise ValueError(f"stop={stop!r} must be a text of at least one character, or None to write on.")
+    device = next(model.parameters()).device
+    idx = tokenizer.encode(prompt).view(1, -1).to(device)
+    utf8 = codecs.getincrementaldecoder("utf-8")("replace")  # keeps unfinished characters for later
+    held = ""
+    for token in stream(model, idx, max_new_tokens, temperature, top_k, top_p, generator, use_cache):
+        if isinstance(tokenizer, BytePairTokenizer):
+            held += utf8.decode(tokenizer.piece(token.item()))
+        else:
+            held += tokenizer.decode(token)
+        if stop is not None and stop in held:
+            held = held[: held.index(stop)]
+            break
+        sure = len(held) - overlap(held, stop or "")
+        if sure:
+            yield held[:sure]
+            held = held[sure:]
+    if held:
+        yield held
+
+
+def overlap(text, stop):
+    """How many characters at the end of `text` could be the beginning of `stop`."""
+    return next((n for n in range(min(len(text), len(stop) - 1), 0, -1) if text.endswith(stop[:n])), 0)
+
+
+def check_prompt(model, idx):
+    """Raise ValueError unless idx (B, T) holds at least one token a row, and only ids that the model knows."""
+    if idx.dim() != 2 or 0 in idx.shape:
+        raise ValueError(
+            f"idx of shape {tuple(idx.shape)} must be (B, T) with T of at least 1: "
+            "encode a prompt, or start from a newline."
+        )
+    if idx.dtype != torch.int64:
+        raise ValueError(f"idx of dtype {idx.dtype} must be torch.int64: encode a prompt with the tokenizer.")
+    vocab_size = model.config.vocab_size if isinstance(model, GPT) else None
+    if vocab_size and not 0 <= idx.min() <= idx.max() < vocab_size:
+        raise ValueError(
+            f"idx holds ids from {idx.min()} to {idx.max()}, but the model knows 0 to {vocab_size - 1}: "
+            "encode the prompt with the model's own tokenizer."
+        )
+
+
+def check_count(max_new_tokens):
+    """Raise ValueError unless max_new_tokens is a whole number of at least 0."""
+    if not isinstance(max_new_tokens, Integral) or isinstance(max_new_tokens, bool) or max_new_tokens < 0:
+        raise ValueError(f"max_new_tokens={max_new_tokens!r} must be at least 0, and a whole number.")
+
+
+def check_logits(logits):
+    """Raise ValueError if there is nothing to draw from: a model whose weights are NaN or infinite."""
+    if not torch.isfinite(logits).all():
+        raise ValueError(
+            "The model's logits are not finite: its weights are damaged; load a good checkpoint."
+        )

@@ -24,8 +24,9 @@ from helpers.model import (
     LanguageModel,
     MultiHeadAttention,
 )
+from helpers.runs import RUNS_DIR
 from helpers.tokenizer import CharTokenizer
-from helpers.train import RUNS_DIR, evaluate, fit
+from helpers.train import evaluate, fit
 
 SEED = 1337
 BLOCK_SIZE, N_EMBD, N_HEAD, N_LAYER = 32, 64, 4, 3

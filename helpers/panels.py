@@ -14,6 +14,7 @@ from IPython.display import Image, display
 from torch.nn import functional as F
 
 from helpers.data import get_batch, load_corpus
+from helpers.device import hardware
 from helpers.generate import generate, next_token_probs
 from helpers.model import GPTConfig, count_parameters, flops_per_token, parameter_table, training_memory
 from helpers.plots import (
@@ -31,7 +32,8 @@ from helpers.plots import (
     visible,
 )
 from helpers.presets import PRESETS
-from helpers.train import History, TrainConfig, build, hardware, train
+from helpers.runs import build
+from helpers.train import History, TrainConfig, train
 
 PANEL_TEXT = "Panel: run this cell to move the sliders."
 

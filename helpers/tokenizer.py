@@ -18,9 +18,9 @@ class CharTokenizer:
         if len(set(chars)) != len(chars) or any(len(c) != 1 for c in chars):
             raise ValueError("chars must be distinct single characters, such as sorted(set(text)).")
         self.chars = chars
-        # A table over code points: encoding is then one array look-up for the whole text,
-        # several times faster than a dictionary look-up per character.
-        self._table = np.full(max(map(ord, chars)) + 1, -1, dtype=np.int64)
+        # A table over code points: encoding is then one array look-up for the whole text, many
+        # times faster than a dictionary look-up per character. The last entry is -1, for all beyond.
+        self._table = np.full(max(map(ord, chars)) + 2, -1, dtype=np.int64)
         self._table[[ord(c) for c in chars]] = np.arange(len(chars))
         self._codes = np.array([ord(c) for c in chars], dtype=np.uint32)
 
@@ -35,10 +35,14 @@ class CharTokenizer:
 
     def encode(self, text):
         """str -> int64 tensor (N,). Raises ValueError at the first character not in the vocabulary."""
-        codes = np.frombuffer(text.encode("utf-32-le", "surrogatepass"), dtype=np.uint32)
-        in_table = codes < len(self._table)
-        ids = np.where(in_table, self._table[np.where(in_table, codes, 0)], -1)
-        if (ids < 0).any():
+        ids = np.empty(len(text), dtype=np.int64)
+        # Block by block, so that all that is needed in between stays in the processor's cache.
+        for start in range(0, len(text), 1 << 16):
+            block = slice(start, start + (1 << 16))
+            codes = np.frombuffer(text[block].encode("utf-32-le", "surrogatepass"), dtype=np.uint32)
+            # mode="clip": a code beyond the table reads its last entry.
+            self._table.take(codes, mode="clip", out=ids[block])
+        if ids.min(initial=0) < 0:
             at = int(np.argmax(ids < 0))
             raise ValueError(
                 f"The character {text[at]!r} at position {at} is not among the {self.vocab_size} "

@@ -3,30 +3,30 @@
 python -m helpers.train --preset course-cpu --corpus plays
 """
 
-import argparse
 import contextlib
-import dataclasses
-import json
 import math
 import os
-import platform
 import signal
 import threading
 import time
 from dataclasses import dataclass, field
-from pathlib import Path
 
 import torch
 from torch import nn
+from torch.nn.parallel import DistributedDataParallel
 from tqdm.auto import tqdm
 
-from helpers.data import DATA_DIR, check_block_fits, get_batch, load_corpus, train_val_split
-from helpers.generate import generate
-from helpers.model import GPT, GPTConfig, count_parameters
-from helpers.presets import PRESETS
-from helpers.tokenizer import BytePairTokenizer, CharTokenizer
-
-RUNS_DIR = DATA_DIR / "runs"
+from helpers.data import check_block_fits, get_batch
+from helpers.device import (
+    best_precision,
+    mean_over_processes,
+    pick_device,
+    precision_context,
+    rank,
+    world_size,
+)
+from helpers.model import training_memory
+from helpers.optimizers import learning_rate_factor, make_optimizers
 
 # ---------------------------------------------------------------- the loop of the lessons
 
@@ -66,53 +66,11 @@ def evaluate(model, ids, block_size, batch_size=128):
     was_training = model.training
     model.eval()
     # The losses stay on the device until all are there: reading a number waits for the GPU.
-    losses = torch.stack([model(x.to(device), y.to(device))[1] for x, y in batches])
+    # .long(): the ids of a large text are stored in 16 bits (large_text.py).
+    losses = torch.stack([model(x.to(device).long(), y.to(device).long())[1] for x, y in batches])
     model.train(was_training)
     targets = torch.tensor([y.numel() for _, y in batches]).double()
     return (losses.cpu().double() @ targets / targets.sum()).item()
-
-
-# ---------------------------------------------------------------- where and how to compute
-
-
-def pick_device(name=None):
-    """The device to train on: `name`, else COURSE_DEVICE, else cuda, mps or cpu, the first there is."""
-    name = name or os.environ.get("COURSE_DEVICE") or None
-    if name is None:
-        if torch.cuda.is_available():
-            name = "cuda"
-        else:
-            name = "mps" if torch.backends.mps.is_available() else "cpu"
-    try:
-        device = torch.device(name)
-        torch.empty(1, device=device)
-    except (RuntimeError, AssertionError):
-        raise ValueError(
-            f"The device {name!r} is not there on this machine: use cpu, or leave it to be chosen."
-        ) from None
-    return device
-
-
-def bf16_is_fast(device):
-    """Has the device bfloat16 arithmetic in hardware? Without it bfloat16 is slower than float32."""
-    if device.type == "cuda":
-        return torch.cuda.get_device_capability(device) >= (8, 0)
-    if device.type == "cpu":
-        # A limit set from outside counts too, so that one machine can stand in for an older one.
-        limits = os.environ.get("ATEN_CPU_CAPABILITY", ""), os.environ.get("ONEDNN_MAX_CPU_ISA", "")
-        older = limits[0] in ("default", "avx2") or limits[1] in ("SSE41", "AVX", "AVX2")
-        try:
-            return torch.cpu._is_avx512_bf16_supported() and not older
-        except AttributeError:  # a build of torch for another kind of processor
-            return False
-    return False
-
-
-def precision_context(device, precision):
-    """The autocast context for "bfloat16", or a context that does nothing for "float32"."""
-    if precision == "bfloat16":
-        return torch.autocast(device.type, dtype=torch.bfloat16)
-    return contextlib.nullcontext()
 
 
 # ---------------------------------------------------------------- the full program
@@ -122,24 +80,25 @@ def precision_context(device, precision):
 class TrainConfig:
     """Everything about a training run but the model. Checked when it is made."""
 
-    batch_size: int = 64  # sequences a step
-    max_steps: int = 5000
+    batch_size: int = 64  # sequences a step, over all processes
+    accumulation_steps: int = 1  # parts in which a batch is computed, to save memory
+    max_steps: int = 5000  # batches
     learning_rate: float = 3e-4  # AdamW's peak
     min_learning_rate_ratio: float = 1.0  # where the cosine ends, as a share of the peak; 1: no decay
-    warmup_steps: int = 0
+    warmup_steps: int = 0  # steps in which the rate rises to its peak
     weight_decay: float = 0.01  # on matrices only
-    beta1: float = 0.9
-    beta2: float = 0.999
+    beta1: float = 0.9  # AdamW's memory of gradients
+    beta2: float = 0.999  # and of their squares
     grad_clip: float = 0.0  # largest gradient norm; 0 is off
     optimizer: str = "adamw"  # or muon: Muon for the matrices of the blocks, AdamW for the rest
-    muon_learning_rate: float = 0.02
-    precision: str = "auto"  # bfloat16 where the hardware has it, else float32
+    muon_learning_rate: float = 0.02  # Muon's peak
+    precision: str = "auto"  # bfloat16 where it is fast, float16 on older GPUs, else float32
     compile: bool = True  # torch.compile, on CUDA only
     eval_interval: int = 500  # steps between validation sweeps
-    seed: int = 1337
+    seed: int = 1337  # of weights, batches and dropout
 
     def __post_init__(self):
-        for name in ("batch_size", "max_steps", "eval_interval"):
+        for name in ("batch_size", "accumulation_steps", "max_steps", "eval_interval"):
             value = getattr(self, name)
             if not isinstance(value, int) or isinstance(value, bool) or value < 1:
                 raise ValueError(f"{name}={value!r} must be a whole number of at least 1.")
@@ -158,68 +117,16 @@ class TrainConfig:
                 raise ValueError(f"{name}={getattr(self, name)!r} must be at least 0 and below 1.")
         if self.optimizer not in ("adamw", "muon"):
             raise ValueError(f"optimizer={self.optimizer!r} must be adamw or muon.")
-        if self.precision not in ("auto", "float32", "bfloat16"):
-            raise ValueError(f"precision={self.precision!r} must be auto, float32 or bfloat16.")
+        if self.precision not in ("auto", "float32", "bfloat16", "float16"):
+            raise ValueError(f"precision={self.precision!r} must be auto, float32, bfloat16 or float16.")
+        if self.batch_size % self.accumulation_steps:
+            raise ValueError(
+                f"batch_size={self.batch_size} does not divide into accumulation_steps="
+                f"{self.accumulation_steps} equal parts: choose a multiple."
+            )
 
 
-def learning_rate_factor(step, config):
-    """What the peak learning rate is multiplied with at a step: linear warm-up, then half a cosine.
-
-    Source: Loshchilov and Hutter 2017 (arXiv:1608.03983), equation 5, without restarts.
-    """
-    if step < config.warmup_steps:
-        return (step + 1) / config.warmup_steps
-    floor = config.min_learning_rate_ratio
-    progress = (step - config.warmup_steps) / max(config.max_steps - config.warmup_steps, 1)
-    return floor + (1 - floor) * 0.5 * (1 + math.cos(math.pi * min(progress, 1)))
-
-
-def orthogonalise(grad, ns_coefficients, ns_steps, eps):
-    """Muon's Newton-Schulz iteration on a matrix, in float32: nearly the same directions, all near 1 strong.
-
-    PyTorch's own runs in bfloat16, which is many times slower on a CPU without such arithmetic.
-    """
-    a, b, c = ns_coefficients
-    x = grad.float().T if grad.size(0) > grad.size(1) else grad.float()
-    x = x / x.norm().clamp(min=eps)
-    for _ in range(ns_steps):
-        gram = x @ x.T
-        x = torch.addmm(x, torch.addmm(gram, gram, gram, beta=b, alpha=c), x, beta=a)
-    return x.T if grad.size(0) > grad.size(1) else x
-
-
-def make_optimizers(model, config):
-    """The optimizers of a run, a list of one or two; each group remembers its peak as "peak_lr".
-
-    Matrices decay, vectors (biases, layer norms) do not. With optimizer="muon" the matrices of the
-    blocks go to Muon (Jordan 2024), whose update has every singular value near 1; embeddings and
-    the final layer are look-up tables rather than maps, and stay with AdamW.
-    """
-    params = {n: p for n, p in model.named_parameters() if p.requires_grad}
-    in_blocks = {n for n, p in params.items() if p.dim() == 2 and n.startswith("blocks.")}
-    muon = [params[n] for n in params if n in in_blocks] if config.optimizer == "muon" else []
-    rest = [p for n, p in params.items() if not (muon and n in in_blocks)]
-    groups = [
-        {"params": [p for p in rest if p.dim() >= 2], "weight_decay": config.weight_decay},
-        {"params": [p for p in rest if p.dim() < 2], "weight_decay": 0.0},
-    ]
-    device = next(model.parameters()).device
-    optimizers = [
-        torch.optim.AdamW(
-            groups, config.learning_rate, (config.beta1, config.beta2), fused=device.type != "mps"
-        )
-    ]
-    if muon:
-        if device.type == "cpu" and not bf16_is_fast(device):
-            # There is no public way to choose the precision of torch.optim.Muon.
-            torch.optim._muon._zeropower_via_newtonschulz = orthogonalise
-        optimizers.append(
-            torch.optim.Muon(muon, config.muon_learning_rate, weight_decay=config.weight_decay, momentum=0.95)
-        )
-    for optimizer in optimizers:
-        for group in optimizer.param_groups:
-            group["peak_lr"] = group["lr"]
-    return optimizers
+SAVE_SECONDS = 300.0  # the longest time between two calls of on_save
 
 
 @dataclass
@@ -230,17 +137,39 @@ class History:
     train_seconds: float = 0.0  # without evaluation and compilation
     losses: list = field(default_factory=list)  # of every step, on its own batch
     evals: list = field(default_factory=list)  # dicts: step, train, val, seconds
+    samples: list = field(default_factory=list)  # for texts written on the way
     best_val: float = math.inf
     best_step: int = 0
     best_weights: dict = field(default_factory=dict, repr=False)  # on the CPU
     stopped: bool = False  # asked to stop before max_steps
     optimizers: list = field(default_factory=list, repr=False)
-    generator: torch.Generator = field(default=None, repr=False)  # of the batches
+    generator: torch.Generator = field(default=None, repr=False)  # of the batches, on the CPU
+    scaler: torch.amp.GradScaler = field(default=None, repr=False)  # of float16's losses
+
+
+def begin(model, config, device):
+    """The History of a run that has not made a step yet. Moves the model to the device."""
+    model.to(device)
+    device_type = device.type if device.type == "cuda" else "cpu"
+    # float16 has so little range that small gradients vanish: the loss is scaled up, the gradients
+    # are scaled down again (Micikevicius et al. 2018, arXiv:1710.03740). Otherwise it does nothing.
+    scaler = torch.amp.GradScaler(device_type, enabled=precision_of(config, device) == "float16")
+    torch.manual_seed(config.seed + rank())  # for dropout, which each process draws for itself
+    return History(
+        optimizers=make_optimizers(model, config),
+        generator=torch.Generator().manual_seed(config.seed),
+        scaler=scaler,
+    )
+
+
+def precision_of(config, device):
+    """The precision of a run: the config's, or the best of the device for "auto"."""
+    return best_precision(device) if config.precision == "auto" else config.precision
 
 
 @contextlib.contextmanager
 def asking_to_stop():
-    """Inside, the stop button and Ctrl-C ask instead of breaking off: yields a function that tells.
+    """Inside, the stop button, Ctrl-C and SIGTERM ask instead of breaking off: yields a function that tells.
 
     So no step is left half done. Only the main thread receives signals; elsewhere nothing changes.
     """
@@ -248,18 +177,22 @@ def asking_to_stop():
     if threading.current_thread() is not threading.main_thread():
         yield asked.is_set
         return
-    before = signal.signal(signal.SIGINT, lambda *_: asked.set())
+    before = {s: signal.signal(s, lambda *_: asked.set()) for s in (signal.SIGINT, signal.SIGTERM)}
     try:
         yield asked.is_set
     finally:
-        signal.signal(signal.SIGINT, before)
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
-def compiled_if_possible(loss_of, x, y):
-    """torch.compile(loss_of) after a first forward and backward pass, or loss_of where that fails."""
-    compiled = torch.compile(loss_of)
+def compiled_if_possible(loss_of, device, x, y, **options):
+    """torch.compile(loss_of, **options) after three passes there and back, or loss_of where that fails."""
+    compiled = torch.compile(loss_of, **options)
     try:
-        compiled(x, y).backward()
+        # Dropout draws here too; fork_rng leaves the run's own chance as it was.
+        with torch.random.fork_rng([device] if device.type == "cuda" else []):
+            for _ in range(3):  # compile, record a CUDA graph, replay it
+                compiled(x, y).backward()
     except Exception as error:  # an old GPU, no C compiler, no Triton: many kinds, one remedy
         tqdm.write(f"torch.compile does not work here ({type(error).__name__}): training without it.")
         return loss_of
@@ -275,43 +208,58 @@ def train(
     history=None,
     on_step=None,
     on_eval=None,
+    on_save=None,
     should_stop=None,
     progress=True,
 ):
     """Train `model` in place for config.max_steps and return a History.
 
-    The stop button, Ctrl-C or should_stop() -> True end it after the current step, with
+    The stop button, Ctrl-C, SIGTERM or should_stop() -> True end it after the current step, with
     history.stopped=True; pass that history in again and it goes on from there. on_step(history)
     runs after each step (on a GPU after every 50), on_eval(model, history) after each validation
-    sweep. Raises ValueError for a text shorter than a block, FloatingPointError if the loss is not finite.
+    sweep, on_save(history) after each sweep, every SAVE_SECONDS and at a stop. Under torchrun the
+    processes share each batch. Raises ValueError for a text shorter than a block or a batch larger
+    than memory, FloatingPointError if the loss is not finite.
     """
     block_size = model.config.block_size
     check_block_fits(train_ids, block_size)
     check_block_fits(val_ids, block_size)
     device = device or pick_device()
+    check_batch_fits(model, config, device)
     on_cuda = device.type == "cuda"
-    precision = config.precision
-    if precision == "auto":
-        precision = "bfloat16" if bf16_is_fast(device) else "float32"
-    model.to(device).train()
-    train_ids = train_ids.to(device)  # the whole text at once: no batch has to cross the bus later
+    precision = precision_of(config, device)
     if history is None:
-        history = History(
-            optimizers=make_optimizers(model, config),
-            generator=torch.Generator(device).manual_seed(config.seed),
-        )
-        torch.manual_seed(config.seed)  # for dropout
+        history = begin(model, config, device)
     history.stopped = False
+    model.to(device).train()
+    if train_ids.dtype == torch.int64:  # a text in memory moves over once, so that no batch has to
+        train_ids = train_ids.to(device)
+    together = model
+    if world_size() > 1:
+        together = DistributedDataParallel(model, device_ids=[device] if on_cuda else None)
 
     def loss_of(x, y):
         with precision_context(device, precision):
-            return model(x, y)[1]
+            return together(x, y)[1]
+
+    def shares():
+        """This process's part of the next batch, cut into accumulation_steps pairs (x, y)."""
+        # Every process draws the whole batch and takes its rows, so the order of the data does not
+        # depend on how many there are.
+        x, y = get_batch(train_ids, block_size, config.batch_size, history.generator, device)
+        x, y = x[rank() :: world_size()], y[rank() :: world_size()]
+        return list(zip(x.chunk(config.accumulation_steps), y.chunk(config.accumulation_steps)))
 
     if on_cuda:
         torch.set_float32_matmul_precision("high")  # TF32 for what stays in float32
-        if config.compile:  # before the clock runs; the generator of the run is not touched
-            batch = get_batch(train_ids, block_size, config.batch_size, torch.Generator(device))
-            loss_of = compiled_if_possible(loss_of, *batch)
+        if config.compile:  # before the clock runs; the generator of the run stays as it is
+            state = history.generator.get_state()
+            # CUDA graphs replay a step with one launch; gradients that stay for a second part, or
+            # travel between processes, do not fit into that.
+            alone = config.accumulation_steps == world_size() == 1
+            mode = "reduce-overhead" if alone else "default"
+            loss_of = compiled_if_possible(loss_of, device, *shares()[0], mode=mode)
+            history.generator.set_state(state)
             model.zero_grad(set_to_none=True)
             torch.cuda.synchronize()
 
@@ -320,14 +268,23 @@ def train(
         for optimizer in history.optimizers:
             for group in optimizer.param_groups:
                 group["lr"] = group["peak_lr"] * factor
-        loss = loss_of(*get_batch(train_ids, block_size, config.batch_size, history.generator))
-        loss.backward()
+        parts, total = shares(), 0.0
+        for i, (x, y) in enumerate(parts, start=1):
+            # Gradients of several parts add up; only after the last one do the processes share them.
+            alone = world_size() > 1 and i < len(parts)
+            with together.no_sync() if alone else contextlib.nullcontext():
+                loss = loss_of(x, y) / len(parts)
+                history.scaler.scale(loss).backward()
+            total = total + loss.detach().clone()  # clone: a CUDA graph writes to the same place again
         if config.grad_clip:
+            for optimizer in history.optimizers:
+                history.scaler.unscale_(optimizer)
             nn.utils.clip_grad_norm_(model.parameters(), config.grad_clip)
         for optimizer in history.optimizers:
-            optimizer.step()
+            history.scaler.step(optimizer)
             optimizer.zero_grad(set_to_none=True)
-        return loss.detach()
+        history.scaler.update()
+        return total
 
     def not_finite(what):
         return (
@@ -351,150 +308,79 @@ def train(
             on_eval(model, history)
 
     every = 50 if on_cuda else 1  # reading a loss makes the GPU wait, so it is done now and then
-    bar = tqdm(total=config.max_steps, initial=history.step, unit="step", disable=not progress, leave=False)
-    with bar, asking_to_stop() as asked:
+    show = progress and rank() == 0
+    bar = tqdm(total=config.max_steps, initial=history.step, unit="step", disable=not show, leave=False)
+    with bar, asking_to_stop() as asked, clear_when_out_of_memory(config, block_size, device):
         if not history.evals:
             sweep()
-        pending, clock = [], time.perf_counter()
+        pending, clock, saved = [], time.perf_counter(), time.perf_counter()
         while history.step < config.max_steps and not history.stopped:
             pending.append(one_step())
             history.step += 1
             done = history.step == config.max_steps
             due = done or history.step % config.eval_interval == 0
-            history.stopped = not done and (asked() or (should_stop is not None and should_stop()))
-            if due or history.stopped or len(pending) == every:
-                losses = torch.stack(pending).tolist()
-                history.losses += losses
-                history.train_seconds += time.perf_counter() - clock
-                bar.update(len(losses))
-                bar.set_postfix_str(f"loss {losses[-1]:.3f}")
-                if not all(map(math.isfinite, losses)):
-                    raise FloatingPointError(not_finite("loss"))
-                if due:
-                    sweep()
-                if on_step is not None:
-                    on_step(history)
-                pending, clock = [], time.perf_counter()
+            stop = asked() or (should_stop is not None and should_stop())
+            if not (due or len(pending) == every or (stop and world_size() == 1)):
+                continue
+            # All processes must agree to stop, so they add up their wishes with their losses.
+            report = torch.stack([*pending, pending[-1].new_tensor(float(stop))])
+            *losses, stop = mean_over_processes(report).tolist()
+            history.losses += losses
+            history.train_seconds += time.perf_counter() - clock
+            bar.update(len(losses))
+            bar.set_postfix_str(f"loss {losses[-1]:.3f}")
+            if not all(map(math.isfinite, losses)):
+                raise FloatingPointError(not_finite("loss"))
+            history.stopped = stop > 0 and not done
+            if due:
+                sweep()
+            if on_step is not None:
+                on_step(history)
+            late = time.perf_counter() - saved > SAVE_SECONDS
+            if on_save is not None and (due or history.stopped or late):
+                on_save(history)
+                saved = time.perf_counter()
+            pending, clock = [], time.perf_counter()
     return history
 
 
-# ---------------------------------------------------------------- one recorded run
+def check_batch_fits(model, config, device):
+    """Raise ValueError if a batch cannot be shared out, or needs more memory than the machine has."""
+    share, rest = divmod(config.batch_size, config.accumulation_steps * world_size())
+    if rest:
+        raise ValueError(
+            f"batch_size={config.batch_size} does not divide among {world_size()} processes and "
+            f"accumulation_steps={config.accumulation_steps}: choose a multiple of both."
+        )
+    if device.type == "cpu" and hasattr(os, "sysconf"):
+        # A CPU's memory is promised first and found missing later, when it is too late for a sentence.
+        there = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+        needed = sum(training_memory(model.config, share).values()) / 2  # in bfloat16, at the least
+        if needed > there:
+            raise ValueError(too_large(config, model.config.block_size, device))
 
 
-def build(preset_name, corpus, model_changes=None, train_changes=None):
-    """Model, tokenizer, train_ids, val_ids and TrainConfig of a preset on a corpus."""
-    preset = PRESETS.get(preset_name)
-    if preset is None:
-        raise ValueError(f"There is no preset {preset_name!r}: choose one of {', '.join(PRESETS)}.")
-    text = corpus.text[: preset.max_chars]
-    if preset.tokenizer == "char":
-        tokenizer = CharTokenizer.from_text(text)
-    else:
-        tokenizer = BytePairTokenizer.train(text, 1024)
-    settings = {"vocab_size": tokenizer.vocab_size} | preset.model | (model_changes or {})
-    config = TrainConfig(**preset.train | (train_changes or {}))
-    torch.manual_seed(config.seed)
-    model = GPT(GPTConfig(**settings))
-    train_ids, val_ids = train_val_split(tokenizer.encode(text))
-    return model, tokenizer, train_ids, val_ids, config
-
-
-def hardware(device):
-    """One line that names what a run was computed on."""
-    if device.type == "cuda":
-        return torch.cuda.get_device_name(device)
-    flag = "with" if bf16_is_fast(device) else "without"
-    return f"{device.type}, {platform.machine()}, {torch.get_num_threads()} threads, {flag} bfloat16"
-
-
-def record_of(preset_name, corpus, model, config, history, device, samples):
-    """A run as a dictionary for JSON: settings, versions, hardware, curve, times, samples."""
-    tokens = len(history.losses) * config.batch_size * model.config.block_size
-    return {
-        "preset": preset_name,
-        "corpus": corpus.name,
-        "device": device.type,
-        "hardware": hardware(device),
-        "torch": torch.__version__,
-        "python": platform.python_version(),
-        "parameters": count_parameters(model),
-        "model": dataclasses.asdict(model.config),
-        "train": dataclasses.asdict(config),
-        "evals": [{k: round(v, 4) for k, v in point.items()} for point in history.evals],
-        "best_val": round(history.best_val, 4),
-        "best_step": history.best_step,
-        "train_seconds": round(history.train_seconds, 2),
-        "tokens_per_second": round(tokens / max(history.train_seconds, 1e-9)),
-        "samples": samples,
-    }
-
-
-def load_records(corpus_name):
-    """The recorded runs in data/runs/ on a corpus, in the order of PRESETS; see record_of."""
-    paths = sorted(RUNS_DIR.glob(f"*-{corpus_name}-*.json"))
-    records = [json.loads(path.read_text(encoding="utf-8")) for path in paths]
-    return sorted(records, key=lambda r: (list(PRESETS).index(r["preset"]), r["device"]))
-
-
-def main():
-    parser = argparse.ArgumentParser(description="Train one preset and keep a record of the run.")
-    parser.add_argument("--preset", default="course-cpu", choices=list(PRESETS))
-    parser.add_argument("--corpus", default=None, help="plays, tinyshakespeare or a path")
-    parser.add_argument("--device", default=None, help="cpu, cuda or mps; chosen if not given")
-    parser.add_argument("--out", type=Path, default=RUNS_DIR, help="folder of the JSON record")
-    parser.add_argument("--sample", type=int, default=300, help="characters written at every sweep")
-    for title, kind in (("model", GPTConfig), ("training", TrainConfig)):
-        group = parser.add_argument_group(title, "default: the preset's value")
-        for f in dataclasses.fields(kind):
-            group.add_argument(f"--{f.name}", type=true_or_false if f.type is bool else f.type)
-    args = parser.parse_args()
+@contextlib.contextmanager
+def clear_when_out_of_memory(config, block_size, device):
+    """Turns the errors of a full memory into a ValueError that names the settings to lower."""
     try:
-        path, record = train_and_record(args)
-    except (ValueError, FloatingPointError, OSError) as error:
-        raise SystemExit(str(error)) from None
-    print(
-        f"best validation loss {record['best_val']} at step {record['best_step']}, "
-        f"{record['train_seconds']} s, {record['tokens_per_second']:,} tokens/s -> {path}"
+        yield
+    except (MemoryError, RuntimeError) as error:  # torch.OutOfMemoryError is a RuntimeError
+        full = ("out of memory", "not enough memory", "can't allocate memory", "Cannot allocate memory")
+        if not isinstance(error, MemoryError) and not any(words in str(error) for words in full):
+            raise
+        raise ValueError(too_large(config, block_size, device)) from None
+
+
+def too_large(config, block_size, device):
+    return (
+        f"A batch of batch_size={config.batch_size} in accumulation_steps={config.accumulation_steps} with "
+        f"block_size={block_size} does not fit into the memory of {device}: "
+        "raise accumulation_steps, or lower batch_size or block_size."
     )
-
-
-def true_or_false(word):
-    """The value of a yes-or-no option of the command line."""
-    if word.lower() not in ("true", "false"):
-        raise argparse.ArgumentTypeError(f"{word!r} must be true or false")
-    return word.lower() == "true"
-
-
-def train_and_record(args):
-    """Train as the command line says, and write the record: its path and the record."""
-
-    def given(kind):
-        named = {f.name: getattr(args, f.name) for f in dataclasses.fields(kind)}
-        return {k: v for k, v in named.items() if v is not None}
-
-    args.out.mkdir(parents=True, exist_ok=True)  # a folder that cannot be made is noticed now
-    corpus = load_corpus(args.corpus)
-    model, tokenizer, train_ids, val_ids, config = build(
-        args.preset, corpus, given(GPTConfig), given(TrainConfig)
-    )
-    device = pick_device(args.device)
-    samples = []
-
-    def on_eval(model, history):
-        point = history.evals[-1]
-        tqdm.write(f"step {point['step']:5d}: train {point['train']:.4f}, val {point['val']:.4f}")
-        generator = torch.Generator(device).manual_seed(config.seed)
-        start = train_ids[:1].view(1, 1).to(device)
-        idx = generate(model, start, args.sample, top_p=0.95, generator=generator)
-        samples.append({"step": point["step"], "text": tokenizer.decode(idx[0])})
-
-    print(f"{args.preset} on {corpus.name}: {count_parameters(model):,} parameters, {hardware(device)}")
-    history = train(model, train_ids, val_ids, config, device, on_eval=on_eval)
-    record = record_of(args.preset, corpus, model, config, history, device, samples)
-    path = args.out / f"{args.preset}-{corpus.name}-{device.type}.json"
-    path.write_text(json.dumps(record, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
-    return path, record
 
 
 if __name__ == "__main__":
+    from helpers.runs import main
+
     main()

@@ -1,69 +1,23 @@
 """The loop of the lessons, the sweep over a text, and the full training program: helpers/train.py."""
 
 import copy
-import json
 import math
 import os
-import re
 import signal
-import subprocess
-import sys
 import threading
-from pathlib import Path
 
 import pytest
 import torch
 from conftest import randomise
+from runs_for_tests import CPU, TRAIN, VAL, assert_same_weights, run, short, weights_of
 from torch import nn
 from torch.testing import assert_close
 
-import helpers.train as program
-from helpers.data import Corpus, get_batch, train_val_split
+from helpers.data import get_batch
 from helpers.generate import generate
-from helpers.model import GPT, BigramLanguageModel, GPTConfig
-from helpers.presets import PRESETS
-from helpers.train import (
-    TrainConfig,
-    bf16_is_fast,
-    build,
-    compiled_if_possible,
-    evaluate,
-    fit,
-    learning_rate_factor,
-    make_optimizers,
-    orthogonalise,
-    pick_device,
-    train,
-)
-
-ROOT = Path(__file__).resolve().parent.parent
-CPU = torch.device("cpu")
-IDS = torch.randint(11, (600,), generator=torch.Generator().manual_seed(5)).cumsum(0) % 11
-TRAIN, VAL = train_val_split(IDS)
-
-
-def short(**changes):
-    """A run of a few steps, with everything in it that a run can have."""
-    settings = dict(
-        batch_size=4, max_steps=12, learning_rate=3e-3, min_learning_rate_ratio=0.1, warmup_steps=3,
-        weight_decay=0.1, grad_clip=1.0, eval_interval=4, precision="float32", seed=7,
-    )  # fmt: skip
-    return TrainConfig(**settings | changes)
-
-
-def run(model, config=None, train_ids=TRAIN, val_ids=VAL, **kwargs):
-    return train(model, train_ids, val_ids, config or short(), CPU, progress=False, **kwargs)
-
-
-def weights_of(model):
-    return {name: value.clone() for name, value in model.state_dict().items()}
-
-
-def assert_same_weights(one, other):
-    assert one.keys() == other.keys()
-    for name, value in one.items():
-        assert torch.equal(value, other[name]), name
-
+from helpers.model import GPT, BigramLanguageModel
+from helpers.optimizers import learning_rate_factor, make_optimizers
+from helpers.train import TrainConfig, compiled_if_possible, evaluate, fit
 
 # ---------------------------------------------------------------- fit
 
@@ -130,59 +84,6 @@ def test_the_sweep_needs_no_gradient_and_no_chance(tiny_gpt):
 def test_the_sweep_over_too_little_is_a_sentence(tiny_gpt):
     with pytest.raises(ValueError, match="1 tokens are too few to evaluate on"):
         evaluate(tiny_gpt(), torch.tensor([1]), 8)
-
-
-# ---------------------------------------------------------------- learning rate and optimizers
-
-
-def test_learning_rate_rises_in_a_line_and_falls_in_half_a_cosine():
-    config = short(max_steps=110, warmup_steps=10, learning_rate=1.0, min_learning_rate_ratio=0.1)
-    factors = [learning_rate_factor(step, config) for step in range(130)]
-    assert factors[:10] == pytest.approx([(i + 1) / 10 for i in range(10)])
-    for step in range(10, 111):
-        half_cosine = 0.1 + 0.9 * (1 + math.cos(math.pi * (step - 10) / 100)) / 2
-        assert factors[step] == pytest.approx(half_cosine)
-    assert max(factors) == factors[10] == 1.0 and factors[60] == pytest.approx(0.55)
-    assert factors[110:] == [pytest.approx(0.1)] * 20
-
-
-def test_without_warm_up_and_decay_the_learning_rate_is_constant():
-    config = short(warmup_steps=0, min_learning_rate_ratio=1.0, max_steps=1)
-    assert [learning_rate_factor(step, config) for step in range(3)] == [1.0] * 3
-
-
-@pytest.mark.parametrize("optimizer", ["adamw", "muon"])
-def test_the_schedule_is_what_the_optimizers_are_given(tiny_gpt, optimizer):
-    config, seen = short(optimizer=optimizer), []
-    run(
-        tiny_gpt(),
-        config,
-        on_step=lambda h: seen.append([g["lr"] for o in h.optimizers for g in o.param_groups]),
-    )
-    peaks = [3e-3, 3e-3] + [0.02] * (optimizer == "muon")
-    for step, rates in enumerate(seen):
-        assert rates == pytest.approx([peak * learning_rate_factor(step, config) for peak in peaks])
-
-
-@pytest.mark.parametrize("optimizer", ["adamw", "muon"])
-@pytest.mark.parametrize("changes", [{}, {"tie_weights": True}, {"position": "sinusoidal"}, {"bias": False}])
-def test_who_decays_and_who_goes_to_muon(tiny_gpt, optimizer, changes):
-    model = tiny_gpt(**changes)
-    names = {id(p): name for name, p in model.named_parameters() if p.requires_grad}
-    optimizers = make_optimizers(model, short(optimizer=optimizer, weight_decay=0.3, beta1=0.8, beta2=0.95))
-    where, decay = {}, {}
-    for o in optimizers:
-        for group in o.param_groups:
-            for p in group["params"]:
-                assert id(p) not in where, "once each"
-                where[id(p)], decay[id(p)] = type(o).__name__, group["weight_decay"]
-    assert where.keys() == names.keys(), "every trained parameter has an optimizer"
-    for key, name in names.items():
-        matrix = not name.endswith(".bias") and ".ln_" not in f".{name}"
-        in_muon = optimizer == "muon" and name.startswith("blocks.") and matrix
-        assert where[key] == ("Muon" if in_muon else "AdamW"), name
-        assert decay[key] == (0.3 if matrix else 0.0), name
-    assert optimizers[0].param_groups[0]["betas"] == (0.8, 0.95)
 
 
 # ---------------------------------------------------------------- train
@@ -393,7 +294,9 @@ def test_bfloat16_trains_like_float32(tiny_gpt):
         ({"beta1": 1.0}, r"beta1=1\.0"),
         ({"beta2": -0.1}, r"beta2=-0\.1"),
         ({"optimizer": "sgd"}, "optimizer='sgd' must be adamw or muon"),
-        ({"precision": "float16"}, "precision='float16'"),
+        ({"precision": "float64"}, "precision='float64'"),
+        ({"accumulation_steps": 0}, "accumulation_steps=0"),
+        ({"accumulation_steps": 3}, "batch_size=64 does not divide into accumulation_steps=3 equal parts"),
     ],
 )
 def test_impossible_settings_name_argument_and_value(changes, words):
@@ -401,186 +304,8 @@ def test_impossible_settings_name_argument_and_value(changes, words):
         TrainConfig(**changes)
 
 
-# ---------------------------------------------------------------- devices
-
-
-def test_the_device_can_be_chosen_and_a_missing_one_is_a_sentence(monkeypatch):
-    assert pick_device("cpu") == CPU
-    monkeypatch.setenv("COURSE_DEVICE", "cpu")
-    assert pick_device() == CPU
-    for name in ("cuda:99", "abacus"):
-        with pytest.raises(ValueError, match=f"The device '{name}' is not there on this machine"):
-            pick_device(name)
-
-
-def test_an_empty_course_device_chooses_by_itself(monkeypatch):
-    monkeypatch.setenv("COURSE_DEVICE", "")
-    assert pick_device().type in ("cpu", "cuda", "mps")
-
-
-def test_an_older_processor_gets_no_bfloat16(monkeypatch):
-    monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: True)
-    for name in ("ATEN_CPU_CAPABILITY", "ONEDNN_MAX_CPU_ISA"):
-        monkeypatch.delenv(name, raising=False)
-    assert bf16_is_fast(CPU)
-    monkeypatch.setenv("ATEN_CPU_CAPABILITY", "avx2")
-    assert not bf16_is_fast(CPU)
-    monkeypatch.delenv("ATEN_CPU_CAPABILITY")
-    monkeypatch.setenv("ONEDNN_MAX_CPU_ISA", "AVX2")
-    assert not bf16_is_fast(CPU)
-    monkeypatch.delenv("ONEDNN_MAX_CPU_ISA")
-    monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: False)
-    assert not bf16_is_fast(CPU)
-
-
-# ---------------------------------------------------------------- presets and the program
-
-
-@pytest.mark.parametrize("name", PRESETS)
-def test_every_preset_builds_and_takes_a_step(name, text):
-    preset, text = PRESETS[name], text + text[:3000]  # longer than the shortest max_chars
-    small = dict(n_layer=1, block_size=8, n_embd=2 * preset.model["n_head"])
-    changes = dict(max_steps=1, batch_size=2, compile=False)
-    model, tokenizer, train_ids, val_ids, config = build(name, Corpus("own", text, "", ""), small, changes)
-    assert config == TrainConfig(**preset.train | changes)
-    assert model.config == GPTConfig(**{"vocab_size": tokenizer.vocab_size} | preset.model | small)
-    assert torch.cat([train_ids, val_ids]).tolist() == tokenizer.encode(text[: preset.max_chars]).tolist()
-    assert len(val_ids) == pytest.approx(len(train_ids) / 9, abs=2)
-    assert int(max(train_ids.max(), val_ids.max())) < model.config.vocab_size
-    x = train_ids[None, :8]
-    assert model(x, x)[1].item() == pytest.approx(math.log(model.config.vocab_size), abs=0.15)
-    assert run(model, config, train_ids[:100], val_ids[:30]).step == 1
-
-
-def test_records_are_found_by_corpus_in_the_order_of_the_presets(monkeypatch, tmp_path):
-    for name, corpus in (("nanogpt-cpu", "plays"), ("course-cpu", "plays"), ("course-cpu", "own.txt")):
-        record = {"preset": name, "corpus": corpus, "device": "cpu"}
-        (tmp_path / f"{name}-{corpus}-cpu.json").write_text(json.dumps(record))
-    (tmp_path / "ladder-plays.json").write_text("{}")
-    monkeypatch.setattr(program, "RUNS_DIR", tmp_path)
-    assert [r["preset"] for r in program.load_records("plays")] == ["course-cpu", "nanogpt-cpu"]
-    assert program.load_records("elsewhere") == []
-
-
-def test_presets_build_the_same_model_every_time(text):
-    corpus, small = Corpus("own", text, "", ""), dict(n_layer=1, n_embd=16)
-    one, other = (build("nanogpt-cpu", corpus, small)[0] for _ in range(2))
-    assert_same_weights(one.state_dict(), other.state_dict())
-
-
-def test_an_unknown_preset_is_a_sentence_with_the_choice():
-    with pytest.raises(ValueError, match=r"no preset 'gpt-5': choose one of course-cpu"):
-        build("gpt-5", Corpus("own", "abc" * 100, "", ""))
-
-
-SMALL = (
-    "--preset nanogpt-cpu --n_layer 1 --n_head 2 --n_embd 16 --block_size 8 --max_steps 2 --eval_interval 1"
-).split()
-
-
-@pytest.fixture
-def own(tmp_path, text):
-    path = tmp_path / "own.txt"
-    path.write_text(text[:5000], encoding="utf-8")
-    return path
-
-
-def call(monkeypatch, *arguments):
-    monkeypatch.setattr(sys, "argv", ["train", *map(str, arguments)])
-    program.main()
-
-
-def test_the_program_writes_a_valid_record(monkeypatch, own, tmp_path, capsys):
-    out = tmp_path / "new" / "runs"
-    call(
-        monkeypatch,
-        *SMALL,
-        "--corpus",
-        own,
-        "--out",
-        out,
-        "--device",
-        "cpu",
-        "--sample",
-        20,
-        "--bias",
-        "true",
-    )
-    (path,) = out.iterdir()
-    assert path.name == "nanogpt-cpu-own.txt-cpu.json"
-    record = json.loads(path.read_text(encoding="utf-8"))
-    assert (record["preset"], record["corpus"], record["best_step"]) == ("nanogpt-cpu", "own.txt", 2)
-    assert [p["step"] for p in record["evals"]] == [s["step"] for s in record["samples"]] == [0, 1, 2]
-    assert record["best_val"] == min(p["val"] for p in record["evals"])
-    assert all(len(s["text"]) == 21 for s in record["samples"]), "one character to begin with, 20 more"
-    assert record["model"]["n_embd"] == 16 and record["model"]["bias"] is True
-    assert record["train"]["max_steps"] == 2 and record["train"]["seed"] == 1337
-    model = GPT(GPTConfig(**record["model"]))
-    assert record["parameters"] == sum(p.numel() for p in model.parameters())
-    assert record["torch"] == torch.__version__ and record["hardware"] and record["python"]
-    assert record["tokens_per_second"] > 0 and record["train_seconds"] >= 0
-    output = capsys.readouterr().out
-    assert str(path) in output and f"{record['parameters']:,} parameters" in output
-
-
-def test_the_program_runs_from_a_shell(own, tmp_path):
-    command = [
-        sys.executable,
-        "-m",
-        "helpers.train",
-        *SMALL,
-        "--corpus",
-        own,
-        "--out",
-        tmp_path,
-        "--device",
-        "cpu",
-    ]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=120)
-    assert done.returncode == 0, done.stderr
-    assert "Traceback" not in done.stderr and "Warning" not in done.stderr
-    assert json.loads((tmp_path / "nanogpt-cpu-own.txt-cpu.json").read_text(encoding="utf-8"))["evals"]
-
-
-@pytest.mark.parametrize(
-    "arguments, sentence",
-    [
-        (["--preset", "gpt-5"], r"invalid choice: 'gpt-5'"),
-        (["--max_steps", "many"], r"invalid int value: 'many'"),
-        (["--max_steps", "0"], r"max_steps=0 must be a whole number"),
-        (["--n_head", "3"], r"n_embd=16 does not divide into n_head=3"),
-        (["--learning_rate", "-1"], r"learning_rate=-1\.0 must be above 0"),
-        (["--bias", "perhaps"], r"perhaps"),
-        (["--device", "abacus"], r"The device 'abacus' is not there"),
-        (["--corpus", "nowhere.txt"], r"nowhere\.txt cannot be read"),
-        (["--block_size", "5000"], r"too short for block_size=5000"),
-        (["--sample", "-1"], r"sample.*-1|-1.*at least 0"),
-        (
-            ["--learning_rate", "1e30", "--grad_clip", "0", "--warmup_steps", "0", "--max_steps", "9"],
-            "learning_rate below",
-        ),
-    ],
-    ids=lambda value: " ".join(value[:2]) if isinstance(value, list) else "",
-)
-def test_bad_arguments_are_one_sentence(monkeypatch, capsys, own, tmp_path, arguments, sentence):
-    with pytest.raises(SystemExit) as stopped:
-        call(monkeypatch, *SMALL, "--corpus", own, "--out", tmp_path, "--device", "cpu", *arguments)
-    assert stopped.value.code not in (0, None)
-    said = capsys.readouterr().err.splitlines()[-1] if stopped.value.code == 2 else str(stopped.value.code)
-    assert re.search(sentence, said), said
-    assert "\n" not in said
-    assert list(tmp_path.glob("*.json")) == []
-
-
-def test_a_folder_that_cannot_be_written_is_said_before_training(monkeypatch, own, tmp_path):
-    (tmp_path / "file").write_text("not a folder")
-    monkeypatch.setattr(program, "train", lambda *args, **kwargs: pytest.fail("trained for nothing"))
-    with pytest.raises(SystemExit, match="file"):
-        call(monkeypatch, *SMALL, "--corpus", own, "--out", tmp_path / "file", "--device", "cpu")
-
-
 def test_where_nothing_can_be_compiled_training_goes_on_without(monkeypatch, capsys):
-    def refuses(function):
+    def refuses(function, **options):
         def compiled(x, y):
             raise RuntimeError("no compiler")
 
@@ -589,19 +314,123 @@ def test_where_nothing_can_be_compiled_training_goes_on_without(monkeypatch, cap
     weight = torch.ones(1, requires_grad=True)
 
     def loss_of(x, y):
+        torch.rand(1)  # as dropout does
         return (weight * x - y).square().sum()
 
+    before = torch.random.get_rng_state()
     monkeypatch.setattr(torch, "compile", refuses)
     x, y = torch.tensor([2.0]), torch.tensor([0.0])
-    assert compiled_if_possible(loss_of, x, y) is loss_of
+    assert compiled_if_possible(loss_of, CPU, x, y) is loss_of
     assert "does not work here (RuntimeError)" in capsys.readouterr().out
-    monkeypatch.setattr(torch, "compile", lambda function: lambda x, y: function(x, y) * 1)
-    assert compiled_if_possible(loss_of, x, y) is not loss_of
+    monkeypatch.setattr(torch, "compile", lambda function, **options: lambda x, y: function(x, y) * 1)
+    assert compiled_if_possible(loss_of, CPU, x, y, mode="default") is not loss_of
+    assert torch.equal(torch.random.get_rng_state(), before)
 
 
-@pytest.mark.parametrize("shape", [(16, 48), (48, 16)])
-def test_muon_in_float32_is_pytorchs_muon_up_to_rounding(shape):
-    settings = ((3.4445, -4.775, 2.0315), 5, 1e-7)
-    grad = torch.randn(shape, generator=torch.Generator().manual_seed(0))
-    theirs = torch.optim._muon._zeropower_via_newtonschulz(grad, *settings).float()
-    torch.testing.assert_close(orthogonalise(grad, *settings), theirs, rtol=0, atol=0.03)
+# ---------------------------------------------------------------- a batch in parts
+
+
+@pytest.mark.parametrize("optimizer", ["adamw", "muon"])
+@pytest.mark.parametrize("parts", [2, 4])
+def test_a_batch_in_parts_is_the_same_batch(tiny_gpt, optimizer, parts):
+    torch.manual_seed(0)
+    whole, in_parts = tiny_gpt(), tiny_gpt()
+    in_parts.load_state_dict(whole.state_dict())
+    sizes = []
+    in_parts.register_forward_pre_hook(
+        lambda module, inputs: sizes.append(len(inputs[0])) if module.training else None
+    )
+    one = run(whole, short(optimizer=optimizer))
+    other = run(in_parts, short(optimizer=optimizer, accumulation_steps=parts))
+    assert sizes == [4 // parts] * parts * 12, "no more than a part is in memory at once"
+    assert other.losses == pytest.approx(one.losses, abs=1e-3)
+    assert_close(dict(in_parts.state_dict()), dict(whole.state_dict()), rtol=0, atol=0.01)
+
+
+# ---------------------------------------------------------------- float16
+
+
+def test_float16_trains_like_float32_and_scales_its_losses(tiny_gpt):
+    results = {}
+    for precision in ("float32", "float16"):
+        torch.manual_seed(0)
+        results[precision] = run(tiny_gpt(), short(precision=precision))
+    assert results["float16"].losses == pytest.approx(results["float32"].losses, abs=0.02)
+    assert results["float16"].losses != results["float32"].losses
+    assert results["float16"].scaler.get_scale() > 1 and results["float32"].scaler.get_scale() == 1
+
+
+def test_gradients_are_clipped_at_their_true_length_in_float16(tiny_gpt, monkeypatch):
+    norms = []
+    clip = nn.utils.clip_grad_norm_
+
+    def note(params, limit):
+        norms.append(clip(params, limit).item())
+
+    monkeypatch.setattr(nn.utils, "clip_grad_norm_", note)
+    for precision in ("float32", "float16"):
+        torch.manual_seed(0)
+        run(tiny_gpt(), short(precision=precision, max_steps=3))
+    assert norms[3:] == pytest.approx(norms[:3], rel=0.05)
+
+
+# ---------------------------------------------------------------- saving and full memory
+
+
+def test_saves_come_at_sweeps_and_stops_and_when_it_has_been_long(tiny_gpt, monkeypatch):
+    saved = []
+    run(tiny_gpt(), on_save=lambda h: saved.append(h.step))
+    assert saved == [4, 8, 12]
+    saved.clear()
+    steps = []
+    run(
+        tiny_gpt(),
+        on_step=lambda h: steps.append(h.step),
+        should_stop=lambda: len(steps) == 5,
+        on_save=lambda h: saved.append(h.step),
+    )
+    assert saved == [4, 6]
+    saved.clear()
+    monkeypatch.setattr("helpers.train.SAVE_SECONDS", 0.0)
+    run(tiny_gpt(), on_save=lambda h: saved.append(h.step))
+    assert saved == list(range(1, 13))
+
+
+@pytest.mark.parametrize(
+    "error", [MemoryError(), RuntimeError("CUDA out of memory. Tried to allocate 3 GiB")]
+)
+def test_a_full_memory_names_the_settings_to_lower(tiny_gpt, monkeypatch, error):
+    def full(*args, **kwargs):
+        raise error
+
+    model = tiny_gpt()
+    model.forward = full
+    words = "batch_size=4 in accumulation_steps=1 with block_size=8 does not fit into the memory of cpu"
+    with pytest.raises(ValueError, match=words):
+        run(model)
+
+
+def test_other_errors_keep_their_name(tiny_gpt):
+    model = tiny_gpt()
+    model.forward = lambda *args, **kwargs: torch.ones(2) @ torch.ones(3)
+    with pytest.raises(RuntimeError, match="inconsistent tensor size"):
+        run(model)
+
+
+def test_a_batch_beyond_the_machine_is_refused_before_it_is_tried(tiny_gpt, monkeypatch):
+    monkeypatch.setattr("helpers.train.get_batch", lambda *args: pytest.fail("tried"))
+    with pytest.raises(ValueError, match=f"batch_size={10**9} in accumulation_steps=1"):
+        run(tiny_gpt(), short(batch_size=10**9))
+
+
+# ---------------------------------------------------------------- large texts
+
+
+def test_ids_of_16_bits_train_as_those_of_64(tiny_gpt):
+    results = []
+    for kind in (torch.int64, torch.uint16):
+        torch.manual_seed(0)
+        model = tiny_gpt()
+        history = run(model, train_ids=TRAIN.to(kind), val_ids=VAL.to(kind))
+        results.append((history.losses, history.evals[-1]["val"]))
+    assert results[0] == results[1]

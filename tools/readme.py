@@ -15,7 +15,7 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
 from helpers.presets import PRESETS  # noqa: E402
-from helpers.train import RUNS_DIR, load_records  # noqa: E402
+from helpers.runs import RUNS_DIR, load_records  # noqa: E402
 
 NOTEBOOKS = {
     "01_data_and_tokenization": ("a tokenizer, a split, batches", "unigram"),

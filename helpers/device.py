@@ -1,0 +1,101 @@
+"""Where to compute and in which precision: device, autocast, and several processes at once."""
+
+import contextlib
+import os
+import platform
+
+import torch
+from torch import distributed
+
+
+def pick_device(name=None):
+    """The device to train on: `name`, else COURSE_DEVICE, else cuda, mps or cpu, the first there is."""
+    name = name or os.environ.get("COURSE_DEVICE") or None
+    if name is None:
+        if torch.cuda.is_available():
+            name = f"cuda:{os.environ.get('LOCAL_RANK', 0)}"  # torchrun gives each process a GPU
+        else:
+            name = "mps" if torch.backends.mps.is_available() else "cpu"
+    try:
+        device = torch.device(name)
+        torch.empty(1, device=device)
+    except (RuntimeError, AssertionError, TypeError):
+        raise ValueError(
+            f"The device {name!r} is not there on this machine: use cpu, or leave it to be chosen."
+        ) from None
+    return device
+
+
+def bf16_is_fast(device):
+    """Has the device bfloat16 arithmetic in hardware? Without it bfloat16 is slower than float32."""
+    if device.type == "cuda":
+        return torch.cuda.get_device_capability(device) >= (8, 0)
+    if device.type == "cpu":
+        # A limit set from outside counts too, so that one machine can stand in for an older one.
+        limits = os.environ.get("ATEN_CPU_CAPABILITY", ""), os.environ.get("ONEDNN_MAX_CPU_ISA", "")
+        older = limits[0] in ("default", "avx2") or limits[1] in ("SSE41", "AVX", "AVX2")
+        try:
+            return torch.cpu._is_avx512_bf16_supported() and not older
+        except AttributeError:  # a build of torch for another kind of processor
+            return False
+    return False
+
+
+def best_precision(device):
+    """What precision="auto" means: bfloat16 where it is fast, float16 on older GPUs, else float32."""
+    if bf16_is_fast(device):
+        return "bfloat16"
+    return "float16" if device.type == "cuda" else "float32"
+
+
+def precision_context(device, precision):
+    """The autocast context for "bfloat16" or "float16", one that does nothing for "float32"."""
+    if precision == "float32":
+        return contextlib.nullcontext()
+    return torch.autocast(device.type, dtype=getattr(torch, precision))
+
+
+def hardware(device):
+    """One line that names what a run was computed on."""
+    several = f"{world_size()} x " if world_size() > 1 else ""
+    if device.type == "cuda":
+        return several + torch.cuda.get_device_name(device)
+    flag = "with" if bf16_is_fast(device) else "without"
+    return f"{several}{device.type}, {platform.machine()}, {torch.get_num_threads()} threads, {flag} bfloat16"
+
+
+# ---------------------------------------------------------------- several processes
+
+
+@contextlib.contextmanager
+def process_group(device):
+    """Join the processes that torchrun started, if it did: NCCL on GPUs, gloo on CPUs."""
+    if int(os.environ.get("WORLD_SIZE", 1)) == 1:
+        yield
+        return
+    if device.type == "cuda":
+        torch.cuda.set_device(device)
+    distributed.init_process_group("nccl" if device.type == "cuda" else "gloo")
+    try:
+        yield
+    finally:
+        distributed.destroy_process_group()
+
+
+def world_size():
+    """How many processes train together."""
+    return distributed.get_world_size() if distributed.is_initialized() else 1
+
+
+def rank():
+    """The number of this process; 0 is the one that reports and saves."""
+    return distributed.get_rank() if distributed.is_initialized() else 0
+
+
+def mean_over_processes(values):
+    """The mean of a tensor over all processes, the same in each; just values where there is one."""
+    if world_size() > 1:
+        values = values.clone()
+        distributed.all_reduce(values)
+        values /= world_size()
+    return values

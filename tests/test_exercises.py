@@ -1,0 +1,534 @@
+"""The exercises: what is right is accepted, and a typical wrong answer is told what is wrong with it."""
+
+import ast
+import importlib.util
+import inspect
+import math
+import re
+
+import pytest
+import torch
+from notebook_files import NOTEBOOKS, cells_of, statements_of
+from torch.nn import functional as F
+
+from helpers import exercises, slow
+from helpers.exercises import CASES, case, check, judge
+from helpers.mistakes import EXERCISES
+
+every_exercise = pytest.mark.parametrize("name", EXERCISES)
+
+
+def verdict(name, function):
+    """The verdict on a function under the name of an exercise, with the parameters that it has."""
+    function.__name__ = name
+    return judge(function)
+
+
+# ---------------------------------------------------------------- the notebooks
+
+
+def function_from(source, path, folder):
+    """The function that a piece of a notebook's text defines, imported beside the notebook's imports."""
+    name = ast.parse(source).body[0].name
+    imports = [ast.unparse(n) for n in statements_of(path) if isinstance(n, ast.Import | ast.ImportFrom)]
+    file = folder / f"{name}_{abs(hash(source))}.py"
+    file.write_text("\n".join([*imports, source]) + "\n", encoding="utf-8")
+    spec = importlib.util.spec_from_file_location(file.stem, file)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return getattr(module, name)
+
+
+def stubs():
+    """(notebook, number of the cell, name) of each stub: a cell that ends with check(name)."""
+    return [
+        (path, i, found[1])
+        for path in NOTEBOOKS
+        for i, cell in cells_of(path, "code")
+        if (found := re.search(r"^check\((\w+)\)$", cell["source"], re.MULTILINE))
+    ]
+
+
+def without_docstring(function):
+    lines = inspect.getsource(function).rstrip().splitlines()
+    docstring = ast.parse("\n".join(lines)).body[0].body[0]
+    return lines[: docstring.lineno - 1], lines[docstring.lineno - 1 : docstring.end_lineno], docstring
+
+
+def test_every_exercise_stands_in_one_notebook_and_every_notebook_has_some():
+    if not stubs():
+        pytest.skip("the notebooks do not hold the exercises yet")
+    assert sorted(name for _, _, name in stubs()) == sorted(EXERCISES)
+    per_notebook = [sum(path == where for where, _, _ in stubs()) for path in NOTEBOOKS[:6]]
+    assert all(3 <= n <= 5 for n in per_notebook) and len(EXERCISES) >= 20
+
+
+@pytest.mark.parametrize("path, i, name", stubs(), ids=lambda value: str(getattr(value, "stem", value)))
+def test_an_exercise_in_a_notebook(path, i, name, tmp_path):
+    cells = [cell["source"] for _, cell in cells_of(path)]
+    words, stub, below = cells[i - 1 : i + 2]
+    head, docstring, node = without_docstring(getattr(slow, name))
+    source = inspect.getsource(getattr(slow, name)).rstrip()
+    body = source.splitlines()[node.end_lineno :]
+
+    assert re.match(r"### \d+\. .+ \((\d+ minutes|an hour)\)\n", words), "the title says how long it takes"
+    assert f"```python\n{chr(10).join(head + body)}\n```" in words, "the slow code is that of slow.py"
+    assert "\n".join([*head, *docstring, "    ..."]) in stub, "the stub has its parameters and docstring"
+    assert re.findall(r"<summary>(.+?)</summary>", below) == ["Hint 1", "Hint 2", "Solution"]
+
+    for text in (words, below):  # the slow code and the folded solution, with what the notebook imports
+        shown = re.search(r"```python\n(.+?)\n```", text, re.DOTALL)[1]
+        assert judge(function_from(shown, path, tmp_path)).startswith("Solved:")
+    unsolved = stub.split("\n\n\n")[-2]
+    assert judge(function_from(unsolved, path, tmp_path)).startswith(f"Not solved yet: {name}")
+
+
+# ---------------------------------------------------------------- right and unsolved
+
+
+@every_exercise
+def test_the_slow_code_solves_its_exercise(name):
+    assert judge(EXERCISES[name].slow) == f"Solved: {name} agrees with the slow code on all {CASES} cases."
+
+
+@every_exercise
+def test_a_stub_prints_one_fixed_line(name, capsys):
+    def dots(*args): ...
+
+    def raises(*args):
+        raise NotImplementedError
+
+    for stub in (dots, raises, lambda *args: ...):
+        stub.__name__ = name
+        check(stub)
+    said = f"Not solved yet: {name} returns nothing. Write your code in place of the three dots.\n"
+    assert capsys.readouterr().out == 3 * said
+
+
+@every_exercise
+def test_cases_come_back_from_their_seed_and_differ(name):
+    assert all(repr(case(name, seed)) == repr(case(name, seed)) for seed in range(CASES))
+    assert len({repr(case(name, seed)) for seed in range(CASES)}) > CASES / 2
+
+
+def test_check_leaves_the_random_state_alone():
+    def draws(x):
+        torch.manual_seed(3)
+        return x + torch.rand(())
+
+    before = torch.get_rng_state()
+    verdict("causal_mean", draws)
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+# ---------------------------------------------------------------- wrong answers, as a learner writes them
+
+
+def neighbours(ids):
+    return list(zip(ids.tolist(), ids.tolist()[1:]))
+
+
+def tiled(a, q):
+    return torch.cat([a] * (q.shape[1] // a.shape[1]), dim=1)
+
+
+def shared_attention(q, k, v, share=None, causal=True, scale=None):
+    """Grouped heads; share says how k and v get H heads."""
+    share = share or (lambda a: a.repeat_interleave(q.shape[1] // a.shape[1], dim=1))
+    return F.scaled_dot_product_attention(q, share(k), share(v), is_causal=causal, scale=scale)
+
+
+def scores_of(q, k):
+    return q @ k.transpose(-2, -1) / q.shape[-1] ** 0.5
+
+
+def hide_future(scores, diagonal=1):
+    return scores.masked_fill(torch.ones(scores.shape[-2:]).triu(diagonal).bool(), -math.inf)
+
+
+def trigrams(ids, V):
+    return torch.bincount((ids[:-2] * V + ids[1:-1]) * V + ids[2:], minlength=V**3).view(V, V, V)
+
+
+def band(scores, first, last):
+    """Scores with -inf but where first <= query - key <= last."""
+    T = scores.shape[-1]
+    back = torch.arange(T).unsqueeze(1) - torch.arange(T)
+    return scores.masked_fill((back < first) | (back > last), -math.inf)
+
+
+def turned(x, sign=1, start=0, halves=False, power=2):
+    T, D = x.shape[2:]
+    angles = (torch.arange(T) + start).unsqueeze(1) * 10000 ** (-power * torch.arange(D // 2) / D)
+    cos, sin = angles.cos(), sign * angles.sin()
+    a, b = x.chunk(2, -1) if halves else (x[..., 0::2], x[..., 1::2])
+    pair = [a * cos - b * sin, a * sin + b * cos]
+    return torch.cat(pair, -1) if halves else torch.stack(pair, -1).flatten(-2)
+
+
+def cosine_schedule(n, w, peak, floor, begin=None, end=None, first=1):
+    rates = []
+    for step in range(n):
+        p = (step - (w if begin is None else begin)) / (
+            (n if end is None else end) - (w if begin is None else begin)
+        )
+        if step < w:
+            rates.append(peak * (step + first) / w)
+        else:
+            rates.append(floor + (peak - floor) * 0.5 * (1 + math.cos(math.pi * p)))
+    return torch.tensor(rates)
+
+
+def topp(probs, p, keep):
+    ranked, order = probs.sort(descending=True)
+    kept = torch.zeros_like(probs).scatter(-1, order, ranked * keep(ranked.cumsum(-1)))
+    return kept / kept.sum(-1, keepdim=True)
+
+
+def beam(log_probs, start, width, grow=lambda total, new: total + new, largest=True):
+    total, ids, V = torch.zeros(1), torch.tensor([[start]]), log_probs.shape[-1]
+    for table in log_probs:
+        longer = grow(total.unsqueeze(1), table[ids[:, -1]]).flatten()
+        total, best = longer.topk(min(width, len(longer)), largest=largest)
+        ids = torch.cat([ids[best // V], (best % V).unsqueeze(1)], dim=1)
+    return ids[0]
+
+
+def with_cache(x, w_q, w_k, w_v, k, v, scale=True, diagonal=None, new_first=False, swap=False):
+    q, past = x @ w_q.T, k.shape[1]
+    new_k, new_v = x @ w_k.T, x @ w_v.T
+    k = torch.cat([new_k, k] if new_first else [k, new_k], dim=1)
+    v = torch.cat([new_v, v] if new_first else [v, new_v], dim=1)
+    scores = q @ k.transpose(1, 2) / (q.shape[-1] ** 0.5 if scale else 1)
+    scores = hide_future(scores, past + 1 if diagonal is None else diagonal)
+    return (scores.softmax(-1) @ v, v, k) if swap else (scores.softmax(-1) @ v, k, v)
+
+
+def in_place_mean(x):
+    x[:] = x.cumsum(1)
+    return x / torch.arange(1, x.shape[1] + 1).view(-1, 1)
+
+
+def average_in_half(x):
+    return (x.half().cumsum(1) / torch.arange(1, x.shape[1] + 1).view(-1, 1)).float()
+
+
+entr = torch.special.entr
+LEAK, NAN, SCALE = "The future leaks in", "NaN or infinity", "The scale is missing"
+
+# For each exercise: what the verdict must say, and a function that is wrong in this way.
+WRONG = {
+    "bits_per_character": [
+        ("nats", lambda loss, n, m: loss * n / m),
+        ("do not multiply", lambda loss, n, m: loss * n / m * math.log(2)),
+        ("per token, not per character", lambda loss, n, m: loss / math.log(2)),
+        ("swapped", lambda loss, n, m: loss * m / n / math.log(2)),
+        ("too large", lambda loss, n, m: loss * n / m / math.log(2) + 1),
+        ("It should return a number, not a str", lambda loss, n, m: str(loss)),
+    ],
+    "look_up": [
+        ("vocabulary of this text alone", lambda c, v: torch.unique(c, return_inverse=True)[1]),
+        ("the vocabulary has gaps", lambda c, v: c - v.min()),
+        ("1 too large", lambda c, v: torch.searchsorted(v, c, right=True)),
+        ("code points themselves", lambda c, v: v[torch.searchsorted(v, c)]),
+        ("dtype is torch.int32", lambda c, v: torch.searchsorted(v, c).int()),
+        ("not a list", lambda c, v: torch.searchsorted(v, c).tolist()),
+        ("the shape is", lambda c, v: torch.searchsorted(v, c).unsqueeze(1)),
+    ],
+    "windows": [
+        (
+            "A window is missing",
+            lambda ids, T, s: torch.stack([ids[i : i + T + 1] for i in range(0, len(ids) - T - 1, s)]),
+        ),
+        ("the last target is missing", lambda ids, T, s: ids.unfold(0, T, s)),
+        ("The stride is not used", lambda ids, T, s: ids.unfold(0, T + 1, 1)),
+        ("block_size apart", lambda ids, T, s: ids.unfold(0, T + 1, T)),
+        ("block_size + 1 apart", lambda ids, T, s: ids[: len(ids) // (T + 1) * (T + 1)].view(-1, T + 1)),
+        ("Axes 0 and 1 are swapped", lambda ids, T, s: ids.unfold(0, T + 1, s).T),
+    ],
+    "most_frequent_pair": [
+        ("take the largest", lambda ids: max(dict.fromkeys(p := neighbours(ids)), key=p.count)),
+        ("not the smallest", lambda ids: max(sorted(p := neighbours(ids)), key=p.count)),
+        ("wrong order", lambda ids: tuple(reversed(slow.most_frequent_pair(ids)))),
+        ("not the most frequent", lambda ids: max(neighbours(ids))),
+        ("Pairs overlap", lambda ids: max(p := neighbours(ids)[::2], key=lambda pair: (p.count(pair), pair))),
+        ("a tuple of 2, not a list", lambda ids: list(slow.most_frequent_pair(ids))),
+    ],
+    "perplexity": [
+        ("weigh by length", lambda losses, n: math.exp(sum(losses) / len(losses))),
+        ("First the mean", lambda losses, n: (losses.exp() * n).sum() / n.sum()),
+        ("the exponential is missing", lambda losses, n: (losses * n).sum().item() / n.sum().item()),
+        ("not 2", lambda losses, n: 2 ** ((losses * n).sum() / n.sum()).item()),
+        (NAN, lambda losses, n: (losses * n).sum().mul(100).exp()),
+    ],
+    "cross_entropy": [
+        ("take the mean", lambda z, y: -(z.log_softmax(1)[y != -100, y[y != -100]]).sum()),
+        ("not by all", lambda z, y: -(z.log_softmax(1)[y != -100, y[y != -100]]).sum() / len(y)),
+        ("bits", lambda z, y: -(z.log_softmax(1)[y != -100, y[y != -100]]).mean() / math.log(2)),
+        ("-100 is counted", lambda z, y: F.cross_entropy(z, y.where(y != -100, 0))),
+        (NAN, lambda z, y: -(z.exp() / z.exp().sum(1, keepdim=True)).log()[y != -100, y[y != -100]].mean()),
+        ("-1 times", lambda z, y: z.log_softmax(1)[y != -100, y[y != -100]].mean()),
+    ],
+    "sample_ids": [
+        ("must exceed u", lambda p, u: torch.searchsorted(p.cumsum(1), u[:, None]).squeeze(1)),
+        ("u is not used", lambda p, u: p.argmax(1)),
+        ("not with their running sum", lambda p, u: (p > u[:, None]).long().argmax(1)),
+        ("1 too large", lambda p, u: (p.cumsum(1) <= u[:, None]).sum(1) + 1),
+        ("the shape is", lambda p, u: (p.cumsum(1) <= u[:, None]).sum(1, keepdim=True)),
+        ("dtype is torch.int32", lambda p, u: (p.cumsum(1) <= u[:, None]).sum(1, dtype=torch.int32)),
+    ],
+    "trigram_probabilities": [
+        ("whole table sums to 1", lambda ids, V, a: (n := trigrams(ids, V) + a) / n.sum()),
+        ("alpha V", lambda ids, V, a: ((n := trigrams(ids, V)) + a) / (n.sum(-1, True) + a)),
+        ("alpha is not used", lambda ids, V, a: (n := trigrams(ids, V) + 1) / n.sum(-1, True)),
+        ("These are counts", lambda ids, V, a: trigrams(ids, V) + a),
+        ("over the first character", lambda ids, V, a: (n := trigrams(ids, V) + a) / n.sum(0, True)),
+        ("Axes 0 and 1 are swapped", lambda ids, V, a: slow.trigram_probabilities(ids, V, a).transpose(0, 1)),
+        ("The rows should sum to 1", lambda ids, V, a: (n := trigrams(ids, V) + a) / n.sum(1, True)),
+    ],
+    "causal_mean": [
+        (LEAK, lambda x: x.mean(1, keepdim=True).expand_as(x)),
+        ("This is the sum", lambda x: x.cumsum(1)),
+        ("not of T", lambda x: x.cumsum(1) / x.shape[1]),
+        ("not of t", lambda x: x.cumsum(1) / torch.arange(x.shape[1]).view(-1, 1)),
+        ("axis 1", lambda x: x.cumsum(2) / torch.arange(1, x.shape[2] + 1)),
+        ("changes its input", in_place_mean),
+        ("dtype is torch.float64", lambda x: slow.causal_mean(x).double()),
+        ("up to rounding", average_in_half),
+        ("Axes 1 and 2 are swapped", lambda x: slow.causal_mean(x).transpose(1, 2)),
+        ("Axes 0 and 1 are swapped", lambda x: slow.causal_mean(x).transpose(0, 1)),
+        ("too late", lambda x: F.pad(slow.causal_mean(x), (0, 0, 1, 0))[:, :-1]),
+    ],
+    "softmax": [
+        (NAN, lambda s: s.exp() / s.exp().sum(-1, keepdim=True)),
+        (NAN, lambda s: (e := (s - s.max()).exp()) / e.sum(-1, keepdim=True)),
+        ("over positions", lambda s: torch.softmax(s, dim=-2)),
+        ("logarithm", lambda s: F.log_softmax(s, dim=-1)),
+        ("All weights together", lambda s: (e := (s - s.max()).exp()) / e.sum()),
+        ("The rows should sum to 1", lambda s: (s - s.amax(-1, keepdim=True)).exp()),
+        ("changes its input", lambda s: s.sub_(s.amax(-1, keepdim=True)).softmax(-1)),
+    ],
+    "attend": [
+        (SCALE, lambda q, k, v: hide_future(q @ k.transpose(1, 2)).softmax(-1) @ v),
+        ("not by sqrt(D)", lambda q, k, v: hide_future(q @ k.transpose(1, 2) / q.shape[-1]).softmax(-1) @ v),
+        (LEAK, lambda q, k, v: scores_of(q, k).softmax(-1) @ v),
+        (LEAK, lambda q, k, v: hide_future(scores_of(q, k), 2).softmax(-1) @ v),
+        (LEAK, lambda q, k, v: (scores_of(q, k) * torch.ones(q.shape[1], q.shape[1]).tril()).softmax(-1) @ v),
+        (NAN, lambda q, k, v: hide_future(scores_of(q, k), 0).softmax(-1) @ v),
+        ("no longer sum to 1", lambda q, k, v: scores_of(q, k).softmax(-1).tril() @ v),
+        ("over the queries", lambda q, k, v: hide_future(scores_of(q, k)).softmax(1) @ v),
+        ("swapped", lambda q, k, v: hide_future(scores_of(k, q)).softmax(-1) @ v),
+    ],
+    "window_attend": [
+        (SCALE, lambda q, k, v, w: band(q @ k.mT, 0, w - 1).softmax(-1) @ v),
+        ("window + 1", lambda q, k, v, w: band(scores_of(q, k), 0, w).softmax(-1) @ v),
+        ("window - 1", lambda q, k, v, w: band(scores_of(q, k), 0, w - 2).softmax(-1) @ v),
+        ("window is not used", lambda q, k, v, w: hide_future(scores_of(q, k)).softmax(-1) @ v),
+        (LEAK, lambda q, k, v, w: band(scores_of(q, k), 1 - w, w - 1).softmax(-1) @ v),
+        (NAN, lambda q, k, v, w: band(scores_of(q, k), 1, w - 1).softmax(-1) @ v),
+    ],
+    "merge_heads": [
+        ("a transpose is missing", lambda x: x.reshape(x.shape[0], x.shape[2], x.shape[1] * x.shape[3])),
+        ("should stand together", lambda x: x.permute(0, 2, 3, 1).reshape(len(x), x.shape[2], -1)),
+        ("mean of the heads", lambda x: x.mean(1)),
+        ("Axes 1 and 2 are swapped", lambda x: x.transpose(1, 2).flatten(2).transpose(1, 2)),
+        ("it should be", lambda x: x.transpose(1, 2)),
+    ],
+    "head_matrices": [
+        ("consecutive", lambda w, H, h: w.view(H, 3, w.shape[1] // H, w.shape[1])[h]),
+        ("H apart", lambda w, H, h: torch.stack([part[h::H] for part in w.chunk(3)])),
+        ("next head", lambda w, H, h: torch.stack([part.chunk(H)[(h + 1) % H] for part in w.chunk(3)])),
+        ("head before", lambda w, H, h: torch.stack([part.chunk(H)[h - 1] for part in w.chunk(3)])),
+        ("Axes 1 and 2 are swapped", lambda w, H, h: w.view(3, H, -1, w.shape[1])[:, h].mT),
+        ("the shape is", lambda w, H, h: w.view(3, H, -1, w.shape[1])[:, h].flatten(0, 1)),
+        ("It raised", lambda w, H, h: w.view(3, H + 50, -1, w.shape[1])[:, h]),
+    ],
+    "attention_entropy": [
+        (NAN, lambda w: -(w * w.log()).sum(-1).mean((0, 2))),
+        ("bits", lambda w: -(w * (w + 1e-30).log2()).sum(-1).mean((0, 2))),
+        ("entropy of the mean row", lambda w: entr(w.mean((0, 2))).sum(-1)),
+        ("sum over rows", lambda w: entr(w).sum((0, 2, 3))),
+        ("Sum each row", lambda w: entr(w).mean((0, 2, 3))),
+        ("-1 times", lambda w: torch.xlogy(w, w).sum(-1).mean((0, 2))),
+        ("one number per sequence", lambda w: entr(w).sum(-1).mean((1, 2))),
+        ("The shape is", lambda w: entr(w).sum(-1).mean(2)),
+    ],
+    "grouped_attend": [
+        ("groups 0 0 1 1", lambda q, k, v: shared_attention(q, *(tiled(a, q) for a in (k, v)))),
+        (LEAK, lambda q, k, v: shared_attention(q, k, v, causal=False)),
+        (SCALE, lambda q, k, v: shared_attention(q, k, v, scale=1)),
+        ("not by sqrt(D)", lambda q, k, v: shared_attention(q, k, v, scale=1 / q.shape[-1])),
+        ("first group", lambda q, k, v: shared_attention(q, k, v, lambda a: a[:, :1].expand_as(q))),
+        ("averaged", lambda q, k, v: shared_attention(q, k, v, lambda a: a.mean(1, True).expand_as(q))),
+        ("Axes 1 and 2 are swapped", lambda q, k, v: shared_attention(q, k, v).transpose(1, 2)),
+        ("It raised RuntimeError", lambda q, k, v: q @ torch.zeros(99, 99)),
+    ],
+    "rms_norm": [
+        ("layer norm", lambda x, g, eps: F.layer_norm(x, g.shape, g, None, eps)),
+        ("gamma is not used", lambda x, g, eps: x / (x**2).mean(-1, keepdim=True).add(eps).sqrt()),
+        ("eps is not used", lambda x, g, eps: F.rms_norm(x, g.shape, g, 1e-9)),
+        ("under the root", lambda x, g, eps: g * x / ((x**2).mean(-1, keepdim=True).sqrt() + eps)),
+        ("take their mean", lambda x, g, eps: g * x / ((x**2).sum(-1, keepdim=True) + eps).sqrt()),
+        ("root is missing", lambda x, g, eps: g * x / ((x**2).mean(-1, keepdim=True) + eps)),
+        (LEAK, lambda x, g, eps: g * x / ((x**2).mean(1, keepdim=True) + eps).sqrt()),
+        (LEAK, lambda x, g, eps: g * x / ((x**2).mean() + eps).sqrt()),
+    ],
+    "gpt2_parameters": [
+        ("count it once", lambda V, T, L, C: 2 * V * C + T * C + L * (12 * C * C + 13 * C) + 2 * C),
+        ("last layer norm", lambda V, T, L, C: V * C + T * C + L * (12 * C * C + 13 * C)),
+        ("Query, key and value", lambda V, T, L, C: (V + T + 2) * C + L * (12 * C * C + 10 * C)),
+        ("biases of the linear layers", lambda V, T, L, C: (V + T + 2) * C + L * (12 * C * C + 4 * C)),
+        ("position embedding", lambda V, T, L, C: V * C + 2 * C + L * (12 * C * C + 13 * C)),
+        ("two layer norms", lambda V, T, L, C: (V + T + 2) * C + L * (12 * C * C + 11 * C)),
+        ("1 too large", lambda V, T, L, C: (V + T + 2) * C + L * (12 * C * C + 13 * C) + 1),
+    ],
+    "rotate": [
+        ("the other way", lambda x: turned(x, sign=-1)),
+        ("Pairs are neighbours", lambda x: turned(x, halves=True)),
+        ("position 0 does not turn", lambda x: turned(x, start=1)),
+        ("-2 i / D", lambda x: turned(x, power=1)),
+        ("All pairs turn alike", lambda x: turned(x, power=0)),
+        (LEAK, lambda x: turned(x) + x.mean(2, keepdim=True)),
+        ("It should take the arguments of the stub", lambda: None),
+    ],
+    "schedule": [
+        ("begins at 0", lambda n, w, a, b: cosine_schedule(n, w, a, b, first=0)),
+        ("not at step 0", lambda n, w, a, b: cosine_schedule(n, w, a, b, begin=0)),
+        ("floor belongs to step max_steps", lambda n, w, a, b: cosine_schedule(n, w, a, b, end=n - 1)),
+        ("falls to 0", lambda n, w, a, b: cosine_schedule(n, w, a, 0.0)),
+        ("warm-up is missing", lambda n, w, a, b: cosine_schedule(n, 0, a, b)),
+        ("dtype is torch.float64", lambda n, w, a, b: cosine_schedule(n, w, a, b).double()),
+        ("reversed", lambda n, w, a, b: cosine_schedule(n, w, a, b).flip(0)),
+        ("The shape is", lambda n, w, a, b: cosine_schedule(n + 1, w, a, b)),
+    ],
+    "large_batch_gradient": [
+        ("This is the sum", lambda d, n: sum(d)),
+        ("weigh by size", lambda d, n: d.mean(0)),
+        ("not of batches", lambda d, n: (d * n[:, None]).sum(0) / len(n)),
+        ("Divide by the number of examples.", lambda d, n: n.float() @ d),
+        ("the shape is", lambda d, n: (n / n.sum()) [None] @ d),
+    ],
+    "nucleus": [
+        ("The id that reaches p is dropped", lambda probs, p: topp(probs, p, lambda total: total < p)),
+        ("One id too many", lambda probs, p: topp(probs, p, lambda total: F.pad(total < p, (2, -2), value=True))),
+        ("must sum to 1 again", lambda probs, p: probs * (slow.nucleus(probs, p) > 0)),
+        ("put them back", lambda probs, p: slow.nucleus(probs.sort(descending=True).values, p)),
+        ("changes its input", lambda probs, p: probs.mul_(slow.nucleus(probs, p) > 0)),
+    ],
+    "beam_search": [
+        ("width is not used", lambda z, start, width: beam(z, start, 1)),
+        ("probabilities do not", lambda z, start, width: beam(z.exp(), start, width)),
+        ("least likely", lambda z, start, width: beam(z, start, width, largest=False)),
+        ("start is missing", lambda z, start, width: beam(z, start, width)[1:]),
+        ("not a list", lambda z, start, width: beam(z, start, width).tolist()),
+        ("None that I know", lambda z, start, width: beam(z, start, width, grow=lambda total, new: new)),
+    ],
+    "cached_head": [
+        (SCALE, lambda *a: with_cache(*a, scale=False)),
+        ("P old positions and i + 1 new", lambda *a: with_cache(*a, diagonal=1)),
+        (LEAK, lambda *a: with_cache(*a, diagonal=99)),
+        ("old positions are not used", lambda *a: with_cache(*a[:4], *(past[:, :0] for past in a[4:]))),
+        ("without the new positions", lambda *a: (with_cache(*a)[0], *a[4:])),
+        ("It should return a tuple of 3, not a tensor", lambda *a: with_cache(*a)[0]),
+        (NAN, lambda *a: with_cache(*a, diagonal=0)),
+        ("None that I know", lambda *a: with_cache(*a, swap=True)),
+    ],
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    "name, says, function",
+    [(name, says, f) for name, answers in WRONG.items() for says, f in answers],
+    ids=lambda value: value if isinstance(value, str) else "",
+)
+def test_a_wrong_answer_is_told_what_is_wrong(name, says, function):
+    said = verdict(name, function)
+    assert said.startswith(f'Not right yet: {name}(*case("{name}", ')
+    assert says in said.splitlines()[-1], said
+
+
+def test_there_are_wrong_answers_to_every_exercise():
+    assert set(WRONG) == set(EXERCISES)
+    assert all(len(answers) >= 3 for answers in WRONG.values()) and sum(map(len, WRONG.values())) >= 60
+
+
+def test_every_named_mistake_is_made_by_some_wrong_answer():
+    said = "\n".join(verdict(name, f) for name, answers in WRONG.items() for _, f in answers)
+    missing = [s for e in EXERCISES.values() for s in e.mistakes if s not in said]
+    assert not missing
+
+
+# ---------------------------------------------------------------- the report
+
+
+def test_a_report_shows_input_expected_got_and_the_largest_difference(monkeypatch):
+    def causal_mean(x):
+        return x.cumsum(1)
+
+    x = torch.tensor([[[1.0, 2.0], [4.0, -3.0]]])  # (B, T, C)
+    monkeypatch.setattr(exercises, "case", lambda name, seed: (x,))
+    assert judge(causal_mean).splitlines() == [
+        'Not right yet: causal_mean(*case("causal_mean", 0))',
+        "  x             float32 (1, 2, 2) [[[1.0000, 2.0000], [4.0000, -3.0000]]]",
+        "  expected      float32 (1, 2, 2) [[[1.0000, 2.0000], [2.5000, -0.5000]]]",
+        "  got           float32 (1, 2, 2) [[[1.0000, 2.0000], [5.0000, -1.0000]]]",
+        "  difference    at most 2.5, at [0, 1, 0]: expected 2.5, got 5",
+        "  diagnosis     This is the sum; divide by how many positions it holds.",
+    ]
+
+
+class Unhelpful:
+    """An object that is callable and has no name."""
+
+    def __call__(self, *args):
+        return None
+
+
+@pytest.mark.parametrize(
+    "thing", [None, 3, "causal_mean", torch.zeros(3), len, print, Unhelpful(), lambda x: x, torch.softmax]
+)
+def test_what_is_no_exercise_gets_a_clear_answer(thing, capsys):
+    check(thing)
+    assert re.match(r"Not right yet: .+\n", capsys.readouterr().out)
+
+
+GARBAGE = [
+    3, "x", b"x", [], {}, {1}, (), object(), float("nan"), True, torch.zeros(0), torch.zeros(2, 3, 4, 5, 6),
+    torch.tensor(float("nan")), torch.zeros(2, dtype=torch.complex64), torch.zeros(2, dtype=torch.bool),
+    torch.zeros(3).numpy(), [torch.zeros(2)], (torch.zeros(2), None), (1, 2, 3),
+    Unhelpful(), torch.nn.Linear(2, 2), ...,
+]  # fmt: skip
+
+
+@every_exercise
+def test_garbage_gets_a_clear_answer(name):
+    for garbage in GARBAGE:
+        said = verdict(name, lambda *args, garbage=garbage: garbage)
+        assert said.startswith("Not solved yet" if garbage is ... else "Not right yet"), (garbage, said)
+
+
+@every_exercise
+def test_garbage_after_right_answers_gets_a_clear_answer(name):
+    for garbage in GARBAGE:
+        seeds = iter(range(CASES))
+
+        def answer(*args, seeds=seeds, garbage=garbage):
+            return EXERCISES[name].slow(*args) if next(seeds, 0) < 3 else garbage
+
+        assert verdict(name, answer).startswith("Not right yet"), garbage
+
+
+@pytest.mark.parametrize(
+    "error", [ValueError("no"), KeyError(3), ZeroDivisionError(), RecursionError("deep")]
+)
+def test_what_raises_is_told_where(error):
+    def causal_mean(x):
+        raise error
+
+    said = judge(causal_mean).splitlines()[-1]
+    assert f"It raised {type(error).__name__} at `raise error`: " in said
+
+
+def test_an_answer_with_a_gradient_is_judged_as_any_other():
+    weight = torch.ones((), requires_grad=True)
+    assert verdict("causal_mean", lambda x: slow.causal_mean(x) * weight).startswith("Solved")

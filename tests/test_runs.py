@@ -1,0 +1,244 @@
+"""Presets, records and the command line: helpers/runs.py."""
+
+import dataclasses
+import json
+import math
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from runs_for_tests import assert_same_weights, run
+
+import helpers.runs as program
+from helpers.checkpoint import checkpoints, load_checkpoint, read_file
+from helpers.data import Corpus
+from helpers.model import GPT, GPTConfig
+from helpers.presets import PRESETS
+from helpers.runs import bits_per_character, build
+from helpers.tokenizer import BytePairTokenizer, CharTokenizer
+from helpers.train import TrainConfig
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+@pytest.mark.parametrize("name", PRESETS)
+def test_every_preset_builds_and_takes_a_step(name, text):
+    preset, text = PRESETS[name], text + text[:3000]  # longer than the shortest max_chars
+    small = dict(n_layer=1, block_size=8, n_embd=2 * preset.model["n_head"])
+    changes = dict(max_steps=1, batch_size=2, compile=False)
+    model, tokenizer, train_ids, val_ids, config = build(name, Corpus("own", text, "", ""), small, changes)
+    assert config == TrainConfig(**preset.train | changes)
+    assert model.config == GPTConfig(**{"vocab_size": tokenizer.vocab_size} | preset.model | small)
+    assert torch.cat([train_ids, val_ids]).tolist() == tokenizer.encode(text[: preset.max_chars]).tolist()
+    assert len(val_ids) == pytest.approx(len(train_ids) / 9, abs=2)
+    assert int(max(train_ids.max(), val_ids.max())) < model.config.vocab_size
+    x = train_ids[None, :8]
+    assert model(x, x)[1].item() == pytest.approx(math.log(model.config.vocab_size), abs=0.15)
+    assert run(model, config, train_ids[:100], val_ids[:30]).step == 1
+
+
+def test_records_are_found_by_corpus_in_the_order_of_the_presets(monkeypatch, tmp_path):
+    for name, corpus in (("nanogpt-cpu", "plays"), ("course-cpu", "plays"), ("course-cpu", "own.txt")):
+        record = {"preset": name, "corpus": corpus, "device": "cpu"}
+        (tmp_path / f"{name}-{corpus}-cpu.json").write_text(json.dumps(record))
+    (tmp_path / "ladder-plays.json").write_text("{}")
+    monkeypatch.setattr(program, "RUNS_DIR", tmp_path)
+    assert [r["preset"] for r in program.load_records("plays")] == ["course-cpu", "nanogpt-cpu"]
+    assert program.load_records("elsewhere") == []
+
+
+def test_presets_build_the_same_model_every_time(text):
+    corpus, small = Corpus("own", text, "", ""), dict(n_layer=1, n_embd=16)
+    one, other = (build("nanogpt-cpu", corpus, small)[0] for _ in range(2))
+    assert_same_weights(one.state_dict(), other.state_dict())
+
+
+def test_an_unknown_preset_is_a_sentence_with_the_choice():
+    with pytest.raises(ValueError, match=r"no preset 'gpt-5': choose one of course-cpu"):
+        build("gpt-5", Corpus("own", "abc" * 100, "", ""))
+
+
+SMALL = (
+    "--preset nanogpt-cpu --n_layer 1 --n_head 2 --n_embd 16 --block_size 8 --max_steps 2 --eval_interval 1"
+).split()
+
+
+@pytest.fixture
+def own(tmp_path, text):
+    path = tmp_path / "own.txt"
+    path.write_text(text[:5000], encoding="utf-8")
+    return path
+
+
+@pytest.fixture
+def call(monkeypatch, tmp_path):
+    """Calls the program with arguments; its checkpoints go to tmp_path."""
+
+    def call(*arguments):
+        fixed = ["--device", "cpu", "--checkpoints", tmp_path / "kept"]
+        monkeypatch.setattr(sys, "argv", ["train", *map(str, [*fixed, *arguments])])
+        program.main()
+
+    return call
+
+
+def test_the_program_writes_a_valid_record(call, own, tmp_path, capsys):
+    out = tmp_path / "new" / "runs"
+    call(*SMALL, "--corpus", own, "--out", out, "--sample", 20, "--bias", "true")
+    (path,) = out.iterdir()
+    assert path.name == "nanogpt-cpu-own.txt-cpu.json"
+    record = json.loads(path.read_text(encoding="utf-8"))
+    assert (record["preset"], record["corpus"], record["best_step"]) == ("nanogpt-cpu", "own.txt", 2)
+    assert [p["step"] for p in record["evals"]] == [s["step"] for s in record["samples"]] == [0, 1, 2]
+    assert record["best_val"] == min(p["val"] for p in record["evals"])
+    assert all(len(s["text"]) == 21 for s in record["samples"]), "one character to begin with, 20 more"
+    assert record["model"]["n_embd"] == 16 and record["model"]["bias"] is True
+    assert record["train"]["max_steps"] == 2 and record["train"]["seed"] == 1337
+    model = GPT(GPTConfig(**record["model"]))
+    assert record["parameters"] == sum(p.numel() for p in model.parameters())
+    assert record["perplexity"] == pytest.approx(math.exp(record["best_val"]), rel=1e-3)
+    assert record["bits_per_character"] == pytest.approx(record["best_val"] / math.log(2), abs=1e-3)
+    assert record["torch"] == torch.__version__ and record["hardware"] and record["python"]
+    assert record["tokens_per_second"] > 0 and record["train_seconds"] >= 0
+    output = capsys.readouterr().out
+    assert str(path) in output and f"{record['parameters']:,} parameters" in output
+
+
+def test_bits_per_character_do_not_depend_on_the_tokenizer():
+    text = "the cat and the hat and the cat" * 4
+    characters, pairs = CharTokenizer.from_text(text), BytePairTokenizer.train(text, 270)
+    for tokenizer in (characters, pairs):
+        ids = tokenizer.encode(text)
+        # A model that gives the whole text a probability of one in a million, whatever the tokens.
+        nats_per_token = math.log(1e6) / len(ids)
+        bits = bits_per_character(nats_per_token, tokenizer, ids)
+        assert bits == pytest.approx(math.log2(1e6) / len(text))
+
+
+def test_the_program_goes_on_where_it_was_stopped_and_can_begin_anew(call, own, tmp_path, capsys):
+    steps = [*SMALL, "--corpus", own, "--out", tmp_path, "--sample", 5, "--dropout", 0.2]
+    call(*steps)
+    path = tmp_path / "nanogpt-cpu-own.txt-cpu.json"
+    whole = json.loads(path.read_text(encoding="utf-8"))
+    kept = checkpoints(tmp_path / "kept")
+    assert [p.name for p in kept] == ["step-00000002.safetensors", "step-00000001.safetensors"]
+    kept[0].unlink()  # as if it had been killed after the first step
+    call(*steps)
+    assert "has this run up to step 1: it goes on from there" in capsys.readouterr().out
+    again = json.loads(path.read_text(encoding="utf-8"))
+    assert timeless(again) == timeless(whole)
+    call(*steps, "--fresh")
+    assert "goes on" not in capsys.readouterr().out
+    with pytest.raises(SystemExit, match=r"is not this one \(n_layer=1 there, 2 here\)"):
+        call(*steps, "--n_layer", "2")
+
+
+def timeless(record):
+    """A record without what the clock says."""
+    evals = [{k: v for k, v in point.items() if k != "seconds"} for point in record["evals"]]
+    return record | {"evals": evals, "train_seconds": 0, "tokens_per_second": 0}
+
+
+def test_a_text_too_large_for_memory_gives_the_same_run(call, own, tmp_path, monkeypatch):
+    arguments = [*SMALL, "--corpus", own, "--out", tmp_path, "--sample", 5]
+    call(*arguments)
+    path = tmp_path / "nanogpt-cpu-own.txt-cpu.json"
+    in_memory = json.loads(path.read_text(encoding="utf-8"))
+    monkeypatch.setattr(program, "LARGE_TEXT_BYTES", 1000)
+    call(*arguments, "--checkpoints", tmp_path / "other")
+    assert (tmp_path / "own.txt.ids.npy").exists()
+    assert timeless(json.loads(path.read_text(encoding="utf-8"))) == timeless(in_memory)
+    with pytest.raises(SystemExit, match="choose a character preset"):
+        call(*arguments, "--preset", "gpt2-style")
+
+
+@pytest.fixture
+def in_a_shell(own, tmp_path):
+    """Runs the program as a child process, perhaps under torchrun, and gives its output."""
+
+    def run_it(*arguments, launcher=()):
+        fixed = [*SMALL, "--corpus", own, "--out", tmp_path, "--device", "cpu", "--sample", 5]
+        command = [sys.executable, "-m", *launcher, "helpers.train", *fixed, *arguments]
+        environment = os.environ | {"OMP_NUM_THREADS": "1"}
+        done = subprocess.run(
+            list(map(str, command)), cwd=ROOT, capture_output=True, text=True, timeout=240, env=environment
+        )
+        assert done.returncode == 0, done.stderr
+        assert "Traceback" not in done.stderr
+        return done.stdout
+
+    return run_it
+
+
+def test_two_processes_share_a_batch_and_get_the_losses_of_one(in_a_shell, tmp_path):
+    steps = ["--max_steps", 6, "--eval_interval", 3, "--batch_size", 8]
+    torchrun = ("torch.distributed.run", "--standalone", "--nproc_per_node=2", "-m")
+    losses, records = {}, {}
+    for name, launcher, parts in (("one", (), 1), ("two", torchrun, 1), ("two in parts", torchrun, 2)):
+        folder = tmp_path / name
+        in_a_shell(*steps, "--checkpoints", folder, "--accumulation_steps", parts, launcher=launcher)
+        losses[name] = read_file(checkpoints(folder)[0])[0]["losses"].tolist()
+        records[name] = json.loads((tmp_path / "nanogpt-cpu-own.txt-cpu.json").read_text(encoding="utf-8"))
+    assert len(losses["one"]) == 6
+    for name in ("two", "two in parts"):
+        assert losses[name] == pytest.approx(losses["one"], abs=2e-3), name
+        assert records[name]["processes"] == 2 and "2 x cpu" in records[name]["hardware"]
+        assert len(records[name]["samples"]) == 3, "one process reports"
+    # A checkpoint of two processes is one of a plain model.
+    _, _, about = load_checkpoint(tmp_path / "two" / "best.safetensors")
+    assert about["val"] == pytest.approx(records["one"]["best_val"], abs=2e-3)
+
+
+@pytest.mark.parametrize(
+    "arguments, sentence",
+    [
+        (["--preset", "gpt-5"], r"no preset 'gpt-5': choose one of course-cpu"),
+        (["--max_steps", "many"], r"invalid int value: 'many'"),
+        (["--max_steps", "0"], r"max_steps=0 must be a whole number"),
+        (["--n_head", "3"], r"n_embd=16 does not divide into n_head=3"),
+        (["--learning_rate", "-1"], r"learning_rate=-1\.0 must be above 0"),
+        (["--bias", "perhaps"], r"perhaps"),
+        (["--device", "abacus"], r"The device 'abacus' is not there"),
+        (["--corpus", "nowhere.txt"], r"nowhere\.txt cannot be read"),
+        (["--block_size", "5000"], r"too short for block_size=5000"),
+        (["--sample", "-1"], r"sample=-1 must be at least 0"),
+        (["--accumulation_steps", "5"], r"batch_size=12 does not divide into accumulation_steps=5"),
+        (["--batch_size", "100000000"], r"does not fit into the memory"),
+        (
+            ["--learning_rate", "1e30", "--grad_clip", "0", "--warmup_steps", "0", "--max_steps", "9"],
+            "learning_rate below",
+        ),
+    ],
+    ids=lambda value: " ".join(value[:2]) if isinstance(value, list) else "",
+)
+def test_bad_arguments_are_one_sentence(call, capsys, own, tmp_path, arguments, sentence):
+    with pytest.raises(SystemExit) as stopped:
+        call(*SMALL, "--corpus", own, "--out", tmp_path, *arguments)
+    assert stopped.value.code not in (0, None)
+    said = capsys.readouterr().err.splitlines()[-1] if stopped.value.code == 2 else str(stopped.value.code)
+    assert re.search(sentence, said), said
+    assert "\n" not in said
+    assert list(tmp_path.glob("*.json")) == []
+
+
+def test_a_folder_that_cannot_be_written_is_said_before_training(call, monkeypatch, own, tmp_path):
+    (tmp_path / "file").write_text("not a folder")
+    monkeypatch.setattr(program, "train", lambda *args, **kwargs: pytest.fail("trained for nothing"))
+    with pytest.raises(SystemExit, match="file"):
+        call(*SMALL, "--corpus", own, "--out", tmp_path / "file")
+    with pytest.raises(SystemExit, match="cannot be used for checkpoints"):
+        call(*SMALL, "--corpus", own, "--out", tmp_path, "--checkpoints", tmp_path / "file")
+
+
+def test_the_help_explains_every_setting(call, capsys):
+    with pytest.raises(SystemExit):
+        call("--help")
+    said = " ".join(capsys.readouterr().out.split())
+    for kind in (GPTConfig, TrainConfig):
+        explained = program.explanations(kind)
+        for f in dataclasses.fields(kind):
+            assert f"--{f.name}" in said and explained[f.name] in said, f.name
