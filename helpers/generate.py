@@ -121,23 +121,23 @@ def stream(
     was_training = model.training
     model.eval()
     length, begin = idx.shape[1], 0  # of the text so far; where the view of it begins
-    view, cache = idx, KVCache(block_size) if use_cache else None
+    view, cache = idx, KVCache(block_size)
+    weight = next(model.parameters())
+    one_row = len(idx) == 1 and weight.dtype == torch.bfloat16 and weight.device.type == "cpu"
     try:
         for step in range(max_new_tokens):
             start = window_start(length, block_size)
             if start != begin:
-                view, begin = view[:, start - begin :], start
-                if use_cache:
-                    cache.length = 0
+                view, begin, cache.length = view[:, start - begin :], start, 0
             if use_cache:
                 new = view[:, cache.length :]
-                with plain_products(new.numel() == 1):
+                with plain_products(one_row and new.shape[1] == 1):
                     logits, _ = model(new, cache=cache)
             else:
                 logits, _ = model(view)
-            if step == 0:  # once, since a GPU must wait for the answer
-                check_logits(logits[:, -1])
             probs = next_token_probs(logits[:, -1], temperature, top_k, top_p)  # (B, V)
+            if step == 0:  # once only: a GPU must wait for the answer
+                check_probs(probs)
             token = draw(probs, generator)  # (B, 1)
             view = torch.cat([view, token], dim=1)
             length += 1
@@ -182,10 +182,10 @@ def stream_text(
     utf8 = codecs.getincrementaldecoder("utf-8")("replace")  # keeps unfinished characters for later
     held = ""
     for token in stream(model, idx, max_new_tokens, temperature, top_k, top_p, generator, use_cache):
+        piece = tokenizer.decode(token)
         if isinstance(tokenizer, BytePairTokenizer):
-            held += utf8.decode(tokenizer.piece(token.item()))
-        else:
-            held += tokenizer.decode(token)
+            piece = utf8.decode(tokenizer.pieces[token.item()])
+        held += piece
         if stop is not None and stop in held:
             held = held[: held.index(stop)]
             break
@@ -203,14 +203,14 @@ def overlap(text, stop):
 
 
 def check_prompt(model, idx):
-    """Raise ValueError unless idx (B, T) holds at least one token a row, and only ids that the model knows."""
+    """Raise ValueError unless idx (B, T) has at least one token a row, all in the model's vocabulary."""
     if idx.dim() != 2 or 0 in idx.shape:
         raise ValueError(
             f"idx of shape {tuple(idx.shape)} must be (B, T) with T of at least 1: "
             "encode a prompt, or start from a newline."
         )
-    if idx.dtype != torch.int64:
-        raise ValueError(f"idx of dtype {idx.dtype} must be torch.int64: encode a prompt with the tokenizer.")
+    if idx.dtype not in (torch.int64, torch.int32):
+        raise ValueError(f"idx of dtype {idx.dtype} must hold integers: encode a prompt with the tokenizer.")
     vocab_size = model.config.vocab_size if isinstance(model, GPT) else None
     if vocab_size and not 0 <= idx.min() <= idx.max() < vocab_size:
         raise ValueError(
@@ -225,9 +225,9 @@ def check_count(max_new_tokens):
         raise ValueError(f"max_new_tokens={max_new_tokens!r} must be at least 0, and a whole number.")
 
 
-def check_logits(logits):
-    """Raise ValueError if there is nothing to draw from: a model whose weights are NaN or infinite."""
-    if not torch.isfinite(logits).all():
+def check_probs(probs):
+    """Raise ValueError if there is nothing to draw from: the weights of the model are NaN or infinite."""
+    if not torch.isfinite(probs).all():
         raise ValueError(
             "The model's logits are not finite: its weights are damaged; load a good checkpoint."
         )

@@ -21,7 +21,7 @@ from tqdm.auto import tqdm
 from helpers.data import check_characters, write_atomically
 from helpers.tokenizer import CharTokenizer
 
-PIECE_BYTES = 1 << 18  # read at a time; while a piece is encoded it takes about 25 times that
+PIECE_BYTES = 1 << 18  # read at a time; a few megabytes are in use meanwhile, however long the text
 MAX_CHARS = 1 << 16  # distinct characters that two bytes can number
 
 

@@ -208,9 +208,11 @@ def causal_mask(T_q, T_k, device=None):
 
 def attention_weights(q, k):
     """softmax(q k^T / sqrt(D) + mask): q (B, H, T_q, D), k (B, H, T_k, D) -> (B, H, T_q, T_k)."""
-    scores = q @ k.transpose(-2, -1) * q.shape[-1] ** -0.5
     mask = causal_mask(q.shape[2], k.shape[2], q.device)
-    return F.softmax(scores.masked_fill(~mask, float("-inf")), dim=-1)
+    bias = torch.zeros_like(mask, dtype=q.dtype).masked_fill(~mask, float("-inf"))  # (T_q, T_k)
+    # bias + scores / sqrt(D) in one pass over the largest tensor of the model
+    scores = torch.add(bias, q @ k.transpose(-2, -1), alpha=q.shape[-1] ** -0.5)
+    return F.softmax(scores, dim=-1)
 
 
 class FeedForward(nn.Module):

@@ -29,7 +29,7 @@ SCRIPT = dict(batch_size=64, max_steps=5000, learning_rate=3e-4)
 PRESETS = {
     "course-cpu": Preset(
         "the course's own, for a laptop",
-        model=dict(n_layer=4, n_head=4, n_embd=128, block_size=64, activation="gelu", bias=False),
+        model=dict(n_layer=4, n_head=4, n_embd=128, block_size=64, bias=False),
         train=dict(
             batch_size=32, max_steps=1250, learning_rate=3e-3, min_learning_rate_ratio=0.0,
             warmup_steps=50, weight_decay=0.1, beta2=0.99, grad_clip=1.0,

@@ -28,9 +28,13 @@ def verdict(name, function):
 
 
 def function_from(source, path, folder):
-    """The function that a piece of a notebook's text defines, imported beside the notebook's imports."""
-    name = ast.parse(source).body[0].name
-    imports = [ast.unparse(n) for n in statements_of(path) if isinstance(n, ast.Import | ast.ImportFrom)]
+    """The function that a piece of a notebook's text defines, with what it uses of the notebook's imports."""
+    tree = ast.parse(source)
+    name, used = tree.body[0].name, {n.id for n in ast.walk(tree) if isinstance(n, ast.Name)}
+    imports = [n for n in statements_of(path) if isinstance(n, ast.Import | ast.ImportFrom)]
+    for node in imports:
+        node.names = [a for a in node.names if (a.asname or a.name) in used]
+    imports = [ast.unparse(node) for node in imports if node.names]
     file = folder / f"{name}_{abs(hash(source))}.py"
     file.write_text("\n".join([*imports, source]) + "\n", encoding="utf-8")
     spec = importlib.util.spec_from_file_location(file.stem, file)
@@ -410,7 +414,7 @@ WRONG = {
     ],
     "nucleus": [
         ("The id that reaches p is dropped", lambda probs, p: topp(probs, p, lambda total: total < p)),
-        ("One id too many", lambda probs, p: topp(probs, p, lambda total: F.pad(total < p, (2, -2), value=True))),
+        ("One id too many", lambda probs, p: topp(probs, p, lambda t: F.pad(t < p, (2, -2), value=True))),
         ("must sum to 1 again", lambda probs, p: probs * (slow.nucleus(probs, p) > 0)),
         ("put them back", lambda probs, p: slow.nucleus(probs.sort(descending=True).values, p)),
         ("changes its input", lambda probs, p: probs.mul_(slow.nucleus(probs, p) > 0)),

@@ -1,0 +1,291 @@
+"""Texts larger than memory: helpers/large_text.py."""
+
+import errno
+import hashlib
+import json
+import os
+import tracemalloc
+import warnings
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from helpers import large_text
+from helpers.data import WindowDataset, check_block_fits, get_batch, load_corpus, train_val_split
+from helpers.large_text import tokens_of_file
+from helpers.tokenizer import CharTokenizer
+
+SAMPLE = "Ein Lied:\r\nélève № 7 😀\rohne Ende\n" * 30
+
+
+@pytest.fixture
+def book(tmp_path):
+    path = tmp_path / "book.txt"
+    path.write_bytes(SAMPLE.encode())
+    return path
+
+
+@pytest.fixture
+def encodings(monkeypatch):
+    """A list that grows by one name each time a text is encoded anew."""
+    done, encode = [], large_text._encode
+
+    def counted(path, *rest):
+        done.append(path.name)
+        encode(path, *rest)
+
+    monkeypatch.setattr(large_text, "_encode", counted)
+    return done
+
+
+def files(folder):
+    return sorted(path.name for path in folder.iterdir())
+
+
+def in_memory(path):
+    """What the course does with a text of the usual size: (tokenizer, int64 ids)."""
+    text = load_corpus(path).text
+    tokenizer = CharTokenizer.from_text(text)
+    return tokenizer, tokenizer.encode(text)
+
+
+# ---------------------------------------------------------------- the same ids
+
+
+# Few different characters, of one to four bytes, so that every border falls everywhere; stray bytes too.
+BYTES = st.lists(
+    st.sampled_from([b"a", b"\r", b"\n", "é".encode(), "№".encode(), "😀".encode(), b"\xef\xbb\xbf", b"\xf0"]),
+    max_size=12,
+).map(b"".join)
+
+
+@given(raw=BYTES, piece_bytes=st.integers(1, 7))
+def test_ids_or_the_sentence_are_those_of_a_text_in_memory(tmp_path_factory, raw, piece_bytes):
+    path = tmp_path_factory.mktemp("text") / "any.txt"
+    path.write_bytes(raw)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(large_text, "PIECE_BYTES", piece_bytes)
+        try:
+            expected, expected_ids = in_memory(path)
+        except ValueError as sentence:
+            with pytest.raises(ValueError) as caught:
+                tokens_of_file(path)
+            assert str(caught.value) == str(sentence)
+            assert files(path.parent) == ["any.txt"]
+            return
+        tokenizer, ids = tokens_of_file(path)
+    assert tokenizer.chars == expected.chars
+    assert ids.dtype == torch.uint16
+    torch.testing.assert_close(ids.long(), expected_ids)
+
+
+def test_all_two_byte_ids_are_used_and_one_character_more_is_refused(tmp_path):
+    path = tmp_path / "many.txt"
+    chars = [chr(c) for c in range(0x1000, 0x1000 + 70_000) if not 0xD800 <= c < 0xE000]
+    path.write_text("".join(chars[:65_536]), encoding="utf-8")
+    tokenizer, ids = tokens_of_file(path)
+    torch.testing.assert_close(ids.long(), torch.arange(65_536))
+    assert tokenizer.decode(ids) == "".join(chars[:65_536])
+    path.write_text("".join(chars[:65_537]), encoding="utf-8")
+    with pytest.raises(ValueError, match=r"65537 distinct characters, more than the 65536 .*remove some"):
+        tokens_of_file(path)
+
+
+def test_texts_that_cannot_be_read(tmp_path):
+    for path in (tmp_path / "nowhere.txt", tmp_path):
+        with pytest.raises(ValueError, match=r"cannot be read \(.*give the path of a UTF-8 text") as caught:
+            tokens_of_file(path, tmp_path / "ids")
+        assert str(path) in str(caught.value)
+    assert not any((tmp_path / "ids").glob("*"))
+
+
+# ---------------------------------------------------------------- written once
+
+
+def test_ids_are_used_again_while_the_text_stays(book, encodings):
+    first, ids = tokens_of_file(book)
+    assert files(book.parent) == ["book.txt", "book.txt.ids.json", "book.txt.ids.npy"]
+    again, same = tokens_of_file(str(book))
+    os.utime(book, ns=(1, 1))  # another time, the same text: a copy, or a fresh checkout
+    touched, equal = tokens_of_file(book)
+    assert encodings == ["book.txt"]
+    assert first.chars == again.chars == touched.chars
+    assert torch.equal(ids, same) and torch.equal(ids, equal)
+    about = json.loads((book.parent / "book.txt.ids.json").read_text())
+    assert about["sha256"] == hashlib.sha256(book.read_bytes()).hexdigest() and about["tokens"] == len(ids)
+
+
+@pytest.mark.parametrize("change", [("Lied", "Leid"), ("Lied", "Lieder")], ids=["same length", "longer"])
+def test_a_text_that_changed_is_encoded_again(book, encodings, change):
+    _, before = tokens_of_file(book)
+    book.write_bytes(SAMPLE.replace(*change).encode())
+    os.utime(book, ns=(1, 1))
+    tokenizer, ids = tokens_of_file(book)
+    assert tokenizer.decode(ids) == load_corpus(book).text != SAMPLE
+    assert len(encodings) == 2
+    assert len(before) == len(SAMPLE.replace("\r\n", "\n")), "ids that are in use stay what they were"
+
+
+DAMAGE = {
+    "cut off": lambda ids, about: ids.write_bytes(ids.read_bytes()[:-1]),
+    "too long": lambda ids, about: ids.write_bytes(ids.read_bytes() + b"\0\0"),
+    "empty": lambda ids, about: ids.write_bytes(b""),
+    "another shape": lambda ids, about: np.save(ids, np.zeros((2, 5), dtype=np.uint16)),
+    "another type": lambda ids, about: np.save(ids, np.load(ids).astype(np.int16)),
+    "gone": lambda ids, about: ids.unlink(),
+    "no description": lambda ids, about: about.unlink(),
+    "half a description": lambda ids, about: about.write_text(about.read_text()[:40]),
+    "a strange description": lambda ids, about: about.write_text("[1, 2]"),
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGE)
+def test_damaged_files_are_written_again(book, encodings, damage):
+    tokens_of_file(book)
+    folder = book.parent
+    DAMAGE[damage](folder / "book.txt.ids.npy", folder / "book.txt.ids.json")
+    tokenizer, ids = tokens_of_file(book)
+    assert tokenizer.decode(ids) == load_corpus(book).text
+    assert len(encodings) == 2
+    tokens_of_file(book)
+    assert len(encodings) == 2, "and whole again"
+
+
+def test_ids_can_be_kept_in_another_folder(book, tmp_path, encodings):
+    folder = tmp_path / "new" / "place"
+    _, ids = tokens_of_file(book, folder)
+    assert torch.equal(ids, tokens_of_file(book, str(folder))[1]) and len(encodings) == 1
+    assert files(folder) == ["book.txt.ids.json", "book.txt.ids.npy"]
+    assert files(tmp_path) == ["book.txt", "new"]
+
+
+# ---------------------------------------------------------------- faults
+
+
+def broken(error):
+    def fail(*args):
+        raise error
+
+    return fail
+
+
+@pytest.mark.parametrize(
+    "error, expected",
+    [
+        (OSError(errno.ENOSPC, "No space left on device"), ValueError),
+        (KeyboardInterrupt(), KeyboardInterrupt),
+    ],
+)
+def test_a_full_disk_or_a_stop_leaves_the_old_ids_and_nothing_half_written(
+    book, monkeypatch, error, expected
+):
+    tokens_of_file(book)
+    whole = {path: path.read_bytes() for path in book.parent.glob("*.ids.*")}
+    book.write_bytes(SAMPLE.encode() * 2)
+    monkeypatch.setattr(large_text.os, "fsync", broken(error))  # the last moment before the renaming
+    with pytest.raises(expected) as caught:
+        tokens_of_file(book)
+    if expected is ValueError:
+        assert "(No space left on device): free some space, or give a folder" in str(caught.value)
+        assert str(book.parent) in str(caught.value)
+    assert {path: path.read_bytes() for path in book.parent.iterdir() if path != book} == whole
+
+
+def test_a_folder_that_cannot_be_written_is_named(book):
+    # A file in the place of the folder: not by permissions, for root may write everywhere.
+    with pytest.raises(ValueError, match=r"cannot be written to .*book\.txt/ids .*give a folder"):
+        tokens_of_file(book, book / "ids")
+    assert files(book.parent) == ["book.txt"]
+
+
+def test_new_ids_never_stand_beside_the_old_description(book, monkeypatch):
+    tokens_of_file(book)
+    book.write_bytes(SAMPLE.encode() * 2)
+    monkeypatch.setattr(large_text, "write_atomically", broken(KeyboardInterrupt()))
+    with pytest.raises(KeyboardInterrupt):
+        tokens_of_file(book)
+    assert files(book.parent) == ["book.txt", "book.txt.ids.npy"]
+
+
+@pytest.mark.parametrize("change", [b"", SAMPLE.encode() + b"!", SAMPLE.replace("Lied", "Tanz!").encode()])
+@pytest.mark.parametrize("when", ["first", "second"])
+def test_a_text_that_changes_while_it_is_read_is_refused(book, monkeypatch, change, when):
+    real, passes = large_text._pieces, []
+
+    def pieces(*arguments):
+        passes.append(1)
+        if len(passes) == (1 if when == "first" else 2):
+            book.write_bytes(change)
+        yield from real(*arguments)
+
+    monkeypatch.setattr(large_text, "_pieces", pieces)
+    with pytest.raises(ValueError, match=r"book\.txt was changed while it was read: try again"):
+        tokens_of_file(book)
+    assert files(book.parent) == ["book.txt"]
+
+
+# ---------------------------------------------------------------- bounded memory
+
+
+def test_encoding_takes_less_memory_than_the_text_has(tmp_path, monkeypatch):
+    path, size = tmp_path / "long.txt", 6_000_000
+    path.write_bytes((SAMPLE.encode() * (size // len(SAMPLE)))[:size])
+    monkeypatch.setattr(large_text, "PIECE_BYTES", 1 << 16)
+    tracemalloc.start()
+    try:
+        _, ids = tokens_of_file(path)
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert len(ids) > size / 2
+    assert peak < size / 2
+
+
+def test_ids_are_mapped_not_read(book):
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        _, ids = tokens_of_file(book)
+    with open(book.parent / "book.txt.ids.npy", "r+b") as file:
+        file.seek(-2, os.SEEK_END)
+        file.write((777).to_bytes(2, "little"))
+    assert ids[-1].item() == 777
+
+
+class LargestCopy(TorchDispatchMode):
+    """Inside, .bytes is the size of the largest storage that an operation made anew."""
+
+    def __init__(self, ids):
+        super().__init__()
+        self.known, self.bytes = ids.untyped_storage().data_ptr(), 0
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        out = func(*args, **(kwargs or {}))
+        for tensor in out if isinstance(out, (tuple, list)) else (out,):
+            if torch.is_tensor(tensor) and tensor.untyped_storage().data_ptr() != self.known:
+                self.bytes = max(self.bytes, tensor.untyped_storage().nbytes())
+        return out
+
+
+def test_batches_of_mapped_ids_are_the_same_and_touch_only_their_windows(book):
+    _, ids = tokens_of_file(book)
+    expected = in_memory(book)[1]
+    check_block_fits(ids, len(ids) - 1)
+    with pytest.raises(ValueError, match="too short"):
+        check_block_fits(ids, len(ids))
+    with LargestCopy(ids) as copies:
+        for split, reference in zip(train_val_split(ids), train_val_split(expected)):
+            batch = get_batch(split, 8, 4, torch.Generator().manual_seed(1))
+            reference = get_batch(reference, 8, 4, torch.Generator().manual_seed(1))
+            torch.testing.assert_close(batch, reference)  # int64 too
+    assert copies.bytes == 4 * 9 * 8, "four windows of nine, as int64"
+    torch.testing.assert_close(WindowDataset(ids, 8, 5)[3], WindowDataset(expected, 8, 5)[3])
+
+
+def test_int64_ids_are_not_copied():
+    ids = torch.arange(100)
+    x, _ = WindowDataset(ids, 8)[5]
+    assert x.data_ptr() == ids[5:].data_ptr()
