@@ -6,14 +6,16 @@ PY = .venv/bin/python
 # Two workers with one thread each: more threads than cores make each other wait.
 THREADS ?= 1
 NOTEBOOKS = $(shell ls -r notebooks/*.ipynb)
-.PHONY: help lab test test-corpus run refresh ladder readme lint zip clean
+.PHONY: help lab test test-faults test-corpus run refresh bench ladder readme lint zip clean
 
 help:
 	@echo "make lab      open the course in JupyterLab"
 	@echo "make test     run every notebook under nbval, and every test"
+	@echo "make test-faults     kill training runs, flip bits, fill disks (about two minutes)"
 	@echo "make test-corpus CORPUS=...  run every notebook on another text, without comparing outputs"
 	@echo "make run      execute all notebooks on the best device here, results to build/"
 	@echo "make refresh  execute all notebooks on the CPU and store their outputs"
+	@echo "make bench    measure the course beside plain baselines, results to data/runs/"
 	@echo "make ladder   measure the ladder again (data/runs/ladder-*.json)"
 
 # A stamp that is older than requirements.txt installs again; a newer one installs nothing.
@@ -35,6 +37,9 @@ test: .venv/installed
 	OMP_NUM_THREADS=$(THREADS) COURSE_DEVICE=cpu COURSE_CORPUS= $(PY) -m pytest -q -n 2 --dist loadscope --no-loadscope-reorder \
 	  --nbval --nbval-current-env --nbval-sanitize-with tests/nbval_sanitize.cfg $(NOTEBOOKS) tests $(TEST_ARGS)
 
+test-faults: .venv/installed
+	OMP_NUM_THREADS=$(THREADS) COURSE_DEVICE=cpu COURSE_CORPUS= $(PY) -m pytest -q -n 2 -m faults tests $(TEST_ARGS)
+
 # On another text the numbers differ, so only errors and failed assertions count.
 CORPUS ?= tinyshakespeare
 test-corpus: .venv/installed
@@ -46,6 +51,9 @@ run: .venv/installed
 
 refresh: .venv/installed
 	$(PY) tools/notebooks.py refresh $(NB)
+
+bench: .venv/installed
+	$(PY) -m helpers.bench $(BENCH_ARGS)
 
 ladder: .venv/installed
 	$(PY) -m helpers.ladder plays

@@ -68,6 +68,7 @@ def test_byte_order_mark_and_windows_newlines_vanish(tmp_path, raw):
         (b"\xef\xbb\xbf", "is empty: give a text file"),
         (b"aaaa", "single distinct character, 'a'.*give a text with more characters"),
         (b"ab\xff\xfe", r"is not UTF-8 text \(byte 2 cannot be decoded\): save it as UTF-8"),
+        (b"\xef\xbb\xbfab\xff", r"is not UTF-8 text \(byte 5 cannot be decoded\)"),
     ],
 )
 def test_texts_that_cannot_be_learned_from(tmp_path, raw, sentence):

@@ -39,6 +39,14 @@ def test_unknown_characters_are_named_with_their_position(known, text):
     assert f"{text[at]!r} at position {at} is not among the {tokenizer.vocab_size}" in str(caught.value)
 
 
+def test_a_text_of_several_blocks_is_encoded_to_its_end(text, tokenizer):
+    for n in (2**16 - 1, 2**16, 2**16 + 1, 2**17 + 5):
+        long = (text * 7)[:n]
+        assert tokenizer.decode(tokenizer.encode(long)) == long
+        with pytest.raises(ValueError, match=f"'é' at position {n} "):
+            tokenizer.encode(long + "é" + text)
+
+
 def test_the_empty_text_is_no_tokens(tokenizer):
     ids = tokenizer.encode("")
     assert ids.shape == (0,) and ids.dtype == torch.int64
