@@ -47,11 +47,11 @@ from helpers.train import TrainConfig, evaluate, train
 
 ROOT = DATA_DIR.parent
 FULL = dict(
-    model={}, rounds=5, steps=40, recipe_steps=2000, sweeps=20, seeds=3,
+    model={}, sprint={}, rounds=5, steps=40, recipe_steps=2000, sweeps=20, seeds=3,
     new_tokens=255, sequences=64, memory_rounds=3, muon_steps=300,
 )  # fmt: skip
 QUICK = dict(
-    model=dict(n_layer=1, n_head=2, n_embd=16, block_size=16), rounds=2, steps=2, recipe_steps=4, sweeps=2,
+    model=dict(n_layer=1, n_head=2, n_embd=16, block_size=16), sprint=dict(max_steps=4), rounds=2, steps=2, recipe_steps=4, sweeps=2,
     seeds=2, new_tokens=4, sequences=3, memory_rounds=1, muon_steps=4,
 )  # fmt: skip
 # What nanoGPT's CPU recipe reached on Tiny Shakespeare when the course's goals were set.
@@ -390,7 +390,7 @@ def recipe_run(bench):
     return bench.found["recipe"]
 
 
-def until(goal, bench, preset, **changes):
+def until(goal, bench, preset, val_tokens=None, **changes):
     """Train until a sweep is at goal or below: (seconds or None, steps, best loss)."""
     model, _, train_ids, val_ids, config = bench.build(preset, **changes)
     interval = max(config.max_steps // bench.sizes["sweeps"], 1)
@@ -402,7 +402,7 @@ def until(goal, bench, preset, **changes):
             reached.append(history.evals[-1]["seconds"])
 
     history = train(
-        model, train_ids, val_ids, config, bench.device,
+        model, train_ids, val_ids[:val_tokens], config, bench.device,
         on_eval=look, should_stop=lambda: bool(reached), progress=False,
     )  # fmt: skip
     return (reached or [None])[0], history.evals[-1]["step"], history.best_val
@@ -413,15 +413,10 @@ def time_to_loss(bench):
     seconds, loss, what = recipe_run(bench)
     shakespeare = bench.corpus.name == "tinyshakespeare"
     goal = min(loss, NANOGPT_VAL) if shakespeare else loss  # whatever the machine made of it today
-    preset, changes = "course-sprint", {}
-    if preset not in PRESETS:
-        preset, changes = "course-cpu", dict(max_steps=250)
     seeds = range(1337, 1337 + bench.sizes["seeds"])
-    if bench.sizes["model"]:
-        changes["max_steps"] = bench.sizes["recipe_steps"]
-    runs = [until(goal, bench, preset, seed=seed, **changes) for seed in seeds]
+    runs = [until(goal, bench, "course-sprint", seed=seed, **bench.sizes["sprint"]) for seed in seeds]
     note = (
-        f"plain: {what}, loss {loss:.4f} after {bench.sizes['recipe_steps']} steps; course: preset {preset} "
+        f"plain: {what}, loss {loss:.4f} after {bench.sizes['recipe_steps']} steps; course: preset course-sprint "
         f"until a full sweep is at {goal:.4f} or below, one run a seed, steps {[n for _, n, _ in runs]}; "
         "training alone, without evaluation, on both sides"
     )
@@ -634,14 +629,15 @@ def gathered_batches(bench):
 def muon(bench):
     """Seconds to the same validation loss with Muon against AdamW alone, one pair a seed."""
     budget = dict(max_steps=bench.sizes["muon_steps"])
+    few = 20_000  # validation tokens: short sweeps, since there are many
     seconds, steps = ([], []), []
     for seed in range(1337, 1337 + bench.sizes["seeds"]):
         model, _, train_ids, val_ids, config = bench.build(
             "course-cpu", seed=seed, optimizer="adamw", **budget
         )
         config = dataclasses.replace(config, eval_interval=config.max_steps)
-        history = train(model, train_ids, val_ids, config, bench.device, progress=False)
-        took, n, _ = until(history.evals[-1]["val"], bench, "course-cpu", seed=seed, **budget)
+        history = train(model, train_ids, val_ids[:few], config, bench.device, progress=False)
+        took, n, _ = until(history.evals[-1]["val"], bench, "course-cpu", few, seed=seed, **budget)
         seconds[0].append(history.train_seconds)
         seconds[1].append(took)
         steps.append(n)

@@ -24,7 +24,7 @@ def check(function):
 def judge(function):
     """The verdict on a function, as text that begins with "Solved", "Not solved yet" or "Not right yet"."""
     name = getattr(function, "__name__", None)
-    if not callable(function) or name not in EXERCISES:
+    if name not in EXERCISES:
         return f"Not right yet: {name or _show(function)} is no exercise. Give check the function of a stub."
     exercise, failed = EXERCISES[name], []
     for seed in range(CASES):
@@ -145,13 +145,11 @@ def _largest_difference(expected, got):
     es, gs = _parts(expected), _parts(got)
     if gs is None or [e.shape for e in es] != [g.shape for g in gs]:
         return []
-    off, part = max(
-        ((e - g).abs().nan_to_num(math.inf).max().item(), n) for n, (e, g) in enumerate(zip(es, gs))
-    )
-    difference = (es[part] - gs[part]).abs().nan_to_num(math.inf)
-    at = tuple(int(i) for i in torch.unravel_index(difference.argmax(), difference.shape))
+    differences = [(e - g).abs().nan_to_num(math.inf) for e, g in zip(es, gs)]
+    part = max(range(len(es)), key=lambda n: differences[n].max())
+    at = tuple(int(i) for i in torch.unravel_index(differences[part].argmax(), differences[part].shape))
     of = f" of part {part}" if len(es) > 1 else ""
-    e, g = es[part][at].item(), gs[part][at].item()
+    off, e, g = (parts[part][at].item() for parts in (differences, es, gs))
     return [f"  {'difference':13} at most {off:.4g}, at {list(at)}{of}: expected {e:.6g}, got {g:.6g}"]
 
 
@@ -182,7 +180,7 @@ def _kind(answer):
     if isinstance(answer, tuple):
         return f"a tuple of {len(answer)}"
     if torch.is_tensor(answer):
-        return "a tensor"
+        return "a complex tensor" if answer.is_complex() else "a tensor"
     return "a number" if type(answer) in (int, float) else f"a {type(answer).__name__}"
 
 

@@ -11,6 +11,8 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
+from helpers.checks import check_choice, check_flag, check_number, check_whole
+
 
 class BigramLanguageModel(nn.Module):
     """Row i of one table holds the logits of what follows token i. (Notebook 02)"""
@@ -81,7 +83,9 @@ class MultiHeadAttention(nn.Module):
 
 def check_heads(n_embd, n_head):
     """Raise ValueError unless n_embd divides into n_head heads of equal size."""
-    if n_head < 1 or n_embd < 1 or n_embd % n_head:
+    check_whole("n_embd", n_embd)
+    check_whole("n_head", n_head)
+    if n_embd % n_head:
         raise ValueError(
             f"n_embd={n_embd} does not divide into n_head={n_head} heads of equal size: "
             "make n_embd a multiple of n_head."
@@ -136,16 +140,13 @@ class GPTConfig:
 
     def __post_init__(self):
         for name in ("vocab_size", "block_size", "n_layer", "n_head", "n_embd"):
-            value = getattr(self, name)
-            if not isinstance(value, int) or isinstance(value, bool) or value < 1:
-                raise ValueError(f"{name}={value!r} must be a whole number of at least 1.")
+            check_whole(name, getattr(self, name))
         check_heads(self.n_embd, self.n_head)
-        if not 0 <= self.dropout < 1:
-            raise ValueError(f"dropout={self.dropout!r} must be at least 0 and below 1.")
-        if self.activation not in ACTIVATIONS:
-            raise ValueError(f"activation={self.activation!r} must be one of {list(ACTIVATIONS)}.")
-        if self.position not in POSITIONS:
-            raise ValueError(f"position={self.position!r} must be one of {list(POSITIONS)}.")
+        check_number("dropout", self.dropout, least=0, below=1)
+        check_choice("activation", self.activation, ACTIVATIONS)
+        check_choice("position", self.position, POSITIONS)
+        for name in ("bias", "qkv_bias", "head_bias", "tie_weights"):
+            check_flag(name, getattr(self, name))
         if self.position == "sinusoidal" and self.n_embd % 2:
             raise ValueError(f"n_embd={self.n_embd} must be even for sinusoidal positions.")
 

@@ -36,6 +36,15 @@ PRESETS = {
             optimizer="muon", muon_learning_rate=0.02, eval_interval=250, compile=False,
         ),
     ),
+    "course-sprint": Preset(
+        "the course's own, for ten seconds on a laptop",
+        model=dict(n_layer=2, n_head=4, n_embd=128, block_size=32, bias=False),
+        train=dict(
+            batch_size=64, max_steps=300, learning_rate=4e-3, min_learning_rate_ratio=0.0,
+            warmup_steps=10, weight_decay=0.1, beta2=0.95, grad_clip=1.0,
+            optimizer="muon", muon_learning_rate=0.06, eval_interval=100, compile=False,
+        ),
+    ),
     "course-gpu": Preset(
         "the course's own, for a GPU",
         model=dict(

@@ -16,6 +16,7 @@ from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 from tqdm.auto import tqdm
 
+from helpers.checks import check_choice, check_flag, check_number, check_whole
 from helpers.data import check_block_fits, get_batch
 from helpers.device import (
     best_precision,
@@ -99,26 +100,19 @@ class TrainConfig:
 
     def __post_init__(self):
         for name in ("batch_size", "accumulation_steps", "max_steps", "eval_interval"):
-            value = getattr(self, name)
-            if not isinstance(value, int) or isinstance(value, bool) or value < 1:
-                raise ValueError(f"{name}={value!r} must be a whole number of at least 1.")
+            check_whole(name, getattr(self, name))
+        check_whole("warmup_steps", self.warmup_steps, least=0)
+        check_whole("seed", self.seed, least=0, most=2**63 - 1)
         for name in ("learning_rate", "muon_learning_rate"):
-            if not 0 < getattr(self, name) < math.inf:
-                raise ValueError(f"{name}={getattr(self, name)!r} must be above 0.")
-        for name in ("warmup_steps", "weight_decay", "grad_clip"):
-            if not 0 <= getattr(self, name) < math.inf:
-                raise ValueError(f"{name}={getattr(self, name)!r} must be 0 or more.")
-        if not 0 <= self.min_learning_rate_ratio <= 1:
-            raise ValueError(
-                f"min_learning_rate_ratio={self.min_learning_rate_ratio!r} must lie between 0 and 1."
-            )
+            check_number(name, getattr(self, name), above=0)
+        for name in ("weight_decay", "grad_clip"):
+            check_number(name, getattr(self, name), least=0)
+        check_number("min_learning_rate_ratio", self.min_learning_rate_ratio, least=0, most=1)
         for name in ("beta1", "beta2"):
-            if not 0 <= getattr(self, name) < 1:
-                raise ValueError(f"{name}={getattr(self, name)!r} must be at least 0 and below 1.")
-        if self.optimizer not in ("adamw", "muon"):
-            raise ValueError(f"optimizer={self.optimizer!r} must be adamw or muon.")
-        if self.precision not in ("auto", "float32", "bfloat16", "float16"):
-            raise ValueError(f"precision={self.precision!r} must be auto, float32, bfloat16 or float16.")
+            check_number(name, getattr(self, name), least=0, below=1)
+        check_choice("optimizer", self.optimizer, ("adamw", "muon"))
+        check_choice("precision", self.precision, ("auto", "float32", "bfloat16", "float16"))
+        check_flag("compile", self.compile)
         if self.batch_size % self.accumulation_steps:
             raise ValueError(
                 f"batch_size={self.batch_size} does not divide into accumulation_steps="

@@ -301,6 +301,7 @@ WRONG = {
         ("up to rounding", average_in_half),
         ("Axes 1 and 2 are swapped", lambda x: slow.causal_mean(x).transpose(1, 2)),
         ("Axes 0 and 1 are swapped", lambda x: slow.causal_mean(x).transpose(0, 1)),
+        ("not a complex tensor", lambda x: slow.causal_mean(x) + 0j),
         ("too late", lambda x: F.pad(slow.causal_mean(x), (0, 0, 1, 0))[:, :-1]),
     ],
     "softmax": [
@@ -520,6 +521,24 @@ def test_garbage_after_right_answers_gets_a_clear_answer(name):
             return EXERCISES[name].slow(*args) if next(seeds, 0) < 3 else garbage
 
         assert verdict(name, answer).startswith("Not right yet"), garbage
+
+
+@every_exercise
+def test_garbage_after_wrong_answers_gets_a_clear_answer(name):
+    for garbage in GARBAGE:
+        seeds = iter(range(CASES))
+
+        def answer(*args, seeds=seeds, garbage=garbage):
+            right = EXERCISES[name].slow(*args)
+            wrong = tuple(2 * part for part in right) if isinstance(right, tuple) else 2 * right
+            return wrong if next(seeds, 9) < 3 else garbage
+
+        assert verdict(name, answer).startswith("Not right yet"), garbage
+
+
+def test_an_answer_of_nan_differs_without_limit():
+    said = verdict("causal_mean", lambda x: x.cumsum(1) / 0)
+    assert "  difference    at most inf, at [0, 0, 0]: " in said
 
 
 @pytest.mark.parametrize(

@@ -1,15 +1,30 @@
 """Sampling: helpers/generate.py."""
 
+import copy
+
 import pytest
 import torch
 from conftest import randomise
 from hypothesis import given
 from hypothesis import strategies as st
+from torch import nn
 from torch.testing import assert_close
 
 from helpers import generate as module
-from helpers.generate import check_sampling, generate, next_token_probs, stream, window_start
+from helpers.generate import (
+    KVCache,
+    check_sampling,
+    draw,
+    generate,
+    next_token_probs,
+    overlap,
+    plain_products,
+    stream,
+    stream_text,
+    window_start,
+)
 from helpers.model import BigramLanguageModel, Head, LanguageModel
+from helpers.tokenizer import BytePairTokenizer, CharTokenizer
 
 PROBS = torch.tensor([0.125, 0.5, 0.125, 0.25])
 LOGITS = PROBS.log()
@@ -116,6 +131,9 @@ def test_half_precision_logits_are_sampled_in_full_precision():
         (dict(top_p=0), r"top_p=0 must be above 0 and at most 1"),
         (dict(top_p=1.01), r"top_p=1\.01"),
         (dict(top_p=float("nan")), "top_p=nan"),
+        (dict(temperature="hot"), "temperature='hot' must be above 0"),
+        (dict(top_k=2.5), r"top_k=2\.5 must lie between 1 and .* give a whole number"),
+        (dict(top_p="all"), "top_p='all' must be above 0"),
     ],
 )
 def test_impossible_settings_name_argument_and_remedy(settings, sentence):
@@ -126,7 +144,22 @@ def test_impossible_settings_name_argument_and_remedy(settings, sentence):
     check_sampling(4, 1.0, None, None)
 
 
-# ---------------------------------------------------------------- many steps
+def test_the_race_draws_what_multinomial_draws():
+    probs = torch.rand(200, 13).softmax(-1)
+    for seed in range(5):
+        ours, theirs = (torch.Generator().manual_seed(seed) for _ in range(2))
+        drawn = draw(probs, ours)
+        assert drawn.shape == (200, 1) and drawn.dtype == torch.int64
+        assert torch.equal(drawn, torch.multinomial(probs, 1, generator=theirs))
+        assert torch.equal(ours.get_state(), theirs.get_state())
+
+
+def test_what_cannot_be_is_never_drawn():
+    probs = torch.tensor([0.0, 0.5, 0.0, 0.5]).expand(20_000, 4)
+    assert torch.bincount(draw(probs)[:, 0], minlength=4)[[0, 2]].sum() == 0
+
+
+# ---------------------------------------------------------------- the cache
 
 
 @pytest.fixture
@@ -142,15 +175,51 @@ def recorded(monkeypatch):
     return seen
 
 
+def test_the_cache_returns_all_that_was_appended_from_memory_taken_once():
+    k, v = torch.randn(2, 3, 2, 8, 4, dtype=torch.bfloat16)  # (B, H, T, D) each
+    cache, layer, other = KVCache(8), object(), object()
+    assert cache.memory == {}
+    for begin, end in ((0, 3), (3, 4), (4, 8)):
+        got = cache.append(layer, k[:, :, begin:end], v[:, :, begin:end])
+        again = cache.append(other, v[:, :, begin:end], k[:, :, begin:end])
+        assert torch.equal(torch.stack(got), torch.stack([k, v])[:, :, :, :end])
+        assert torch.equal(torch.stack(again), torch.stack([v, k])[:, :, :, :end])
+        if begin == 0:
+            address = cache.memory[layer].data_ptr()
+        cache.length = end
+    memory = cache.memory[layer]
+    assert memory.shape == (2, 3, 2, 8, 4) and memory.dtype == k.dtype
+    assert memory.data_ptr() == address == got[0].data_ptr(), "a view of the first memory, no copy"
+
+
+def test_one_cache_serves_the_whole_text_also_when_the_view_moves(tiny_gpt, monkeypatch):
+    made = []
+    monkeypatch.setattr(module, "KVCache", lambda size: made.append(KVCache(size)) or made[-1])
+    model = tiny_gpt()
+    generate(model, torch.zeros(3, 2, dtype=torch.int64), 40)
+    assert len(made) == 1 and len(made[0].memory) == 2
+    assert all(memory.shape == (2, 3, 2, 8, 8) for memory in made[0].memory.values())
+
+
+def test_a_block_of_one_can_be_generated_from(tiny_gpt, recorded):
+    model, start = randomise(tiny_gpt(block_size=1)), torch.randint(11, (2, 3))
+    assert torch.equal(*(generate(model, start, 6, top_k=1, use_cache=c) for c in (True, False)))
+    for cached, plain in zip(recorded[:6], recorded[6:]):
+        assert_close(cached, plain)
+
+
+# ---------------------------------------------------------------- many steps
+
+
 @pytest.mark.parametrize("prompt", [1, 5, 8, 13, 30])
 def test_with_and_without_cache_every_logit_is_equal_past_the_block_too(tiny_gpt, recorded, prompt):
-    model = randomise(tiny_gpt(dropout=0.3))
+    model = randomise(tiny_gpt(dropout=0.3), std=0.8)  # far from constant logits
     start = torch.randint(11, (2, prompt))
     results = []
     for use_cache in (True, False):
         seed = torch.Generator().manual_seed(3)
         results.append(generate(model, start, 25, 0.9, 8, 0.95, seed, use_cache))
-    assert torch.equal(*results)
+    assert results[0].shape == (2, prompt + 25) and torch.equal(*results)
     assert len(recorded) == 50
     for cached, plain in zip(recorded[:25], recorded[25:]):
         assert_close(cached, plain, rtol=1e-4, atol=1e-4)
@@ -196,12 +265,21 @@ def test_equal_seeds_write_equal_text(tiny_gpt):
     assert torch.equal(first, again) and not torch.equal(first, other)
 
 
-def test_rows_of_a_batch_do_not_see_each_other(tiny_gpt):
+@pytest.mark.parametrize("use_cache", [True, False])
+def test_rows_of_a_batch_do_not_see_each_other(tiny_gpt, use_cache):
     model = randomise(tiny_gpt())
-    start = torch.randint(11, (3, 4))
-    together = generate(model, start, 20, top_k=1)
-    for row in range(3):
-        assert torch.equal(together[row], generate(model, start[row : row + 1], 20, top_k=1)[0])
+    start = torch.randint(11, (5, 4))
+    start[4] = start[0]
+    together = generate(model, start, 20, top_k=1, use_cache=use_cache)
+    assert torch.equal(together[0], together[4]) and len(together.unique(dim=0)) == 4
+    for row in range(5):
+        alone = generate(model, start[row : row + 1], 20, top_k=1, use_cache=use_cache)
+        assert torch.equal(together[row], alone[0])
+
+
+def test_equal_prompts_get_draws_of_their_own(tiny_gpt):
+    idx = generate(tiny_gpt(), torch.zeros(8, 1, dtype=torch.int64), 20)
+    assert len(idx.unique(dim=0)) == 8
 
 
 def test_top_k_of_one_is_greedy_and_prompts_stay(tiny_gpt):
@@ -223,12 +301,37 @@ def test_no_tokens_asked_for_none_written(tiny_gpt):
     assert torch.equal(generate(tiny_gpt(), start, 0), start)
     with pytest.raises(ValueError, match="max_new_tokens=-1 must be at least 0"):
         generate(tiny_gpt(), start, -1)
+    for wrong in (2.5, "many", None, True):
+        with pytest.raises(ValueError, match=f"max_new_tokens={wrong!r} must be at least 0, and a whole"):
+            generate(tiny_gpt(), start, wrong)
 
 
 @pytest.mark.parametrize("shape", [(1, 0), (5,), (0,), (1, 2, 3)])
 def test_empty_prompts_are_a_sentence(tiny_gpt, shape):
     with pytest.raises(ValueError, match=r"must be \(B, T\) with T of at least 1: encode a prompt"):
         generate(tiny_gpt(), torch.zeros(shape, dtype=torch.int64), 3)
+
+
+@pytest.mark.parametrize(
+    "idx, sentence",
+    [
+        (torch.tensor([[1, 11]]), "ids from 1 to 11, but the model knows 0 to 10: encode"),
+        (torch.tensor([[-1, 3]]), "ids from -1 to 3"),
+        (torch.tensor([[0.5]]), "dtype torch.float32 must hold integers"),
+    ],
+)
+def test_ids_of_another_vocabulary_are_a_sentence(tiny_gpt, idx, sentence):
+    with pytest.raises(ValueError, match=sentence):
+        generate(tiny_gpt(), idx, 3)
+
+
+@pytest.mark.parametrize("bad", [float("nan"), float("inf")])
+def test_a_damaged_model_is_a_sentence(tiny_gpt, bad):
+    model = tiny_gpt()
+    with torch.no_grad():
+        model.lm_head.bias[3] = bad
+    with pytest.raises(ValueError, match=r"logits are not finite: .* load a good checkpoint"):
+        generate(model, torch.zeros(1, 1, dtype=torch.int64), 3)
 
 
 @pytest.mark.parametrize("training", [True, False])
@@ -264,3 +367,166 @@ def test_a_stream_is_what_generate_returns(tiny_gpt):
         torch.cat([start, tokens], 1), generate(model, start, 12, generator=torch.Generator().manual_seed(4))
     )
     assert torch.is_grad_enabled()
+
+
+# ---------------------------------------------------------------- bfloat16
+
+
+@pytest.mark.parametrize("rows", [1, 3])
+def test_a_bfloat16_copy_writes_too(tiny_gpt, recorded, rows):
+    model = randomise(tiny_gpt(block_size=16), std=0.1).eval()
+    start = torch.randint(11, (rows, 20))
+    written = generate(copy.deepcopy(model).bfloat16(), start, 30)
+    assert written.shape == (rows, 50) and len(recorded) == 30
+    for step, logits in enumerate(recorded):
+        assert logits.dtype == torch.bfloat16
+        length = 20 + step
+        exact = model(written[:, window_start(length, 16) : length])[0][:, -1]
+        # 8 bits of precision: the largest error is some percent of the largest logit.
+        assert (logits.float() - exact).abs().max() < 0.05 * exact.abs().max()
+
+
+def test_probabilities_are_float32_whatever_the_model(tiny_gpt, monkeypatch):
+    seen = []
+    monkeypatch.setattr(module, "draw", lambda probs, g: seen.append(probs) or draw(probs, g))
+    generate(tiny_gpt().bfloat16(), torch.zeros(2, 1, dtype=torch.int64), 3, top_k=5, top_p=0.9)
+    assert [probs.dtype for probs in seen] == [torch.float32] * 3
+
+
+def test_onednn_rests_for_single_bfloat16_rows_only(tiny_gpt, monkeypatch):
+    monkeypatch.setattr(torch.backends.mkldnn, "enabled", True)
+
+    def states(model, start, steps):
+        seen = []
+        hook = model.register_forward_pre_hook(lambda *_: seen.append(torch.backends.mkldnn.enabled))
+        for _ in stream(model, start, steps):
+            assert torch.backends.mkldnn.enabled, "while the reader has the token, all is as before"
+        hook.remove()
+        return seen
+
+    one, two = torch.zeros(1, 3, dtype=torch.int64), torch.zeros(2, 3, dtype=torch.int64)
+    half, single = tiny_gpt().bfloat16(), tiny_gpt()
+    assert states(half, one, 4) == [True, False, False, False], "a prompt has many rows"
+    assert states(half, two, 3) == states(single, one, 3) == [True] * 3
+    with pytest.raises(RuntimeError), plain_products():
+        assert not torch.backends.mkldnn.enabled
+        raise RuntimeError
+    assert torch.backends.mkldnn.enabled
+    monkeypatch.setattr(torch.backends.mkldnn, "enabled", False)
+    with plain_products(False):
+        assert not torch.backends.mkldnn.enabled, "who had it off keeps it off"
+
+
+# ---------------------------------------------------------------- text, as it is written
+
+
+class Parrot(nn.Module):
+    """A model that writes the given ids one after another, whatever it reads."""
+
+    def __init__(self, ids, vocab_size):
+        super().__init__()
+        self.unused, self.vocab_size = nn.Parameter(torch.zeros(1)), vocab_size
+        self.ids = [int(i) for i in ids]
+
+    def forward(self, idx):
+        logits = torch.full((*idx.shape, self.vocab_size), float("-inf"))
+        logits[:, :, self.ids.pop(0)] = 0
+        return logits, None
+
+
+LETTERS = CharTokenizer.from_text("ab\n ")
+
+
+def pieces(text, stop=None, tokenizer=LETTERS):
+    """What stream_text yields while the model writes `text` (str, or ids)."""
+    ids = tokenizer.encode(text) if isinstance(text, str) else text
+    return list(stream_text(Parrot(ids, tokenizer.vocab_size), tokenizer, "a", len(ids), stop=stop))
+
+
+def test_text_is_streamed_character_by_character(tiny_gpt):
+    assert pieces("ab ba") == ["a", "b", " ", "b", "a"] and pieces("") == []
+    model, letters = randomise(tiny_gpt()), CharTokenizer("abcdefghijk")
+    idx = letters.encode("bad").view(1, -1)
+    whole = generate(model, idx, 40, 0.7, 5, 0.9, torch.Generator().manual_seed(2))
+    for use_cache in (True, False):
+        seed = torch.Generator().manual_seed(2)
+        streamed = stream_text(model, letters, "bad", 40, 0.7, 5, 0.9, seed, use_cache)
+        assert "".join(streamed) == letters.decode(whole[0, 3:])
+
+
+@pytest.mark.parametrize(
+    "text, stop, expected",
+    [
+        ("ab\n\nba", "\n\n", ["a", "b"]),
+        ("a\nb\n\na", "\n\n", ["a", "\nb"]),  # a single newline was held back until the b
+        ("aab", "aab", []),
+        ("aaab", "aab", ["a"]),  # the beginning may overlap with itself
+        ("abab b", "abb", ["ab", "ab ", "b"]),
+        ("ba", "ab", ["b", "a"]),  # never completed: what was held back is text after all
+        ("abba", "z", ["a", "b", "b", "a"]),
+    ],
+)
+def test_text_ends_before_the_stop_string(text, stop, expected):
+    assert pieces(text, stop) == expected
+
+
+@given(text=st.text("ab", max_size=12), stop=st.text("ab", min_size=1, max_size=4))
+def test_the_stop_string_is_where_find_finds_it(text, stop):
+    assert "".join(pieces(text, stop)) == text.partition(stop)[0]
+
+
+@given(text=st.text("ab", max_size=8), stop=st.text("ab", min_size=1, max_size=4))
+def test_overlap_is_the_longest_end_that_begins_the_stop_string(text, stop):
+    fits = [n for n in range(len(stop)) if n <= len(text) and text[len(text) - n :] == stop[:n]]
+    assert overlap(text, stop) == max(fits)
+
+
+def test_after_the_stop_string_the_model_rests():
+    parrot = Parrot(LETTERS.encode("ab aaaa"), 4)
+    assert "".join(stream_text(parrot, LETTERS, "a", 7, stop="b ")) == "a"
+    assert len(parrot.ids) == 4 and parrot.training
+
+
+BYTES = BytePairTokenizer.train("the thé the thé 日本 日本 ", 262)  # its tokens cut some characters in two
+
+
+@given(st.text("thé 日本🙂", max_size=12), st.integers(0, 3))
+def test_only_whole_characters_of_byte_pairs_are_yielded(text, cut):
+    ids = [*text.encode("utf-8")]  # one token a byte, whatever the merges
+    ids = ids[: max(len(ids) - cut, 0)]
+    whole = bytes(ids).decode("utf-8", "ignore")
+    assert pieces(ids, tokenizer=BYTES) == list(whole)
+    assert "".join(pieces(text, tokenizer=BYTES)) == text
+
+
+def test_a_stop_string_may_begin_inside_a_token():
+    long = next(i for i, piece in enumerate(BYTES.pieces) if len(piece) > 2)
+    written = BYTES.pieces[long].decode()
+    assert pieces([long], stop=written[1:], tokenizer=BYTES) == [written[0]]
+    assert "".join(pieces("x日本y", "本y", BYTES)) == "x日"
+
+
+def test_bytes_that_are_no_text_show_as_decode_shows_them():
+    ids = [0x61, 0xFF, 0x62, 0xE6, 0x97, 0x63]
+    assert "".join(pieces(ids, tokenizer=BYTES)) == BYTES.decode(ids) == "a\ufffdb\ufffdc"
+
+
+@pytest.mark.parametrize(
+    "changes, sentence",
+    [
+        (dict(prompt=""), "prompt='' must be a text of at least one character"),
+        (dict(prompt=None), "prompt=None must be"),
+        (dict(prompt="abz"), "The character 'z' at position 2 is not among the 11 of the vocabulary"),
+        (dict(max_new_tokens=-1), "max_new_tokens=-1 must be at least 0"),
+        (dict(max_new_tokens=1.5), r"max_new_tokens=1\.5 must be at least 0, and a whole number"),
+        (dict(stop=""), "stop='' must be a text of at least one character, or None"),
+        (dict(stop=7), "stop=7 must be a text"),
+        (dict(temperature=0), "temperature=0 must be above 0"),
+        (dict(top_k=12), "top_k=12 must lie between 1 and the vocabulary size, 11"),
+        (dict(tokenizer=CharTokenizer("abcdefghijkl"), prompt="l"), "ids from 11 to 11, but the model knows"),
+    ],
+)
+def test_bad_settings_for_text_are_a_sentence(tiny_gpt, changes, sentence):
+    settings = dict(tokenizer=CharTokenizer("abcdefghijk"), prompt="a", max_new_tokens=5) | changes
+    with pytest.raises(ValueError, match=sentence):
+        list(stream_text(tiny_gpt(), **settings))

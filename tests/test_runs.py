@@ -200,7 +200,7 @@ def test_two_processes_share_a_batch_and_get_the_losses_of_one(in_a_shell, tmp_p
         (["--max_steps", "many"], r"invalid int value: 'many'"),
         (["--max_steps", "0"], r"max_steps=0 must be a whole number"),
         (["--n_head", "3"], r"n_embd=16 does not divide into n_head=3"),
-        (["--learning_rate", "-1"], r"learning_rate=-1\.0 must be above 0"),
+        (["--learning_rate", "-1"], r"learning_rate=-1\.0 must be a number above 0"),
         (["--bias", "perhaps"], r"perhaps"),
         (["--device", "abacus"], r"The device 'abacus' is not there"),
         (["--corpus", "nowhere.txt"], r"nowhere\.txt cannot be read"),

@@ -293,7 +293,7 @@ def test_bfloat16_trains_like_float32(tiny_gpt):
         ({"grad_clip": -1}, "grad_clip=-1"),
         ({"beta1": 1.0}, r"beta1=1\.0"),
         ({"beta2": -0.1}, r"beta2=-0\.1"),
-        ({"optimizer": "sgd"}, "optimizer='sgd' must be adamw or muon"),
+        ({"optimizer": "sgd"}, "optimizer='sgd' must be one of adamw, muon"),
         ({"precision": "float64"}, "precision='float64'"),
         ({"accumulation_steps": 0}, "accumulation_steps=0"),
         ({"accumulation_steps": 3}, "batch_size=64 does not divide into accumulation_steps=3 equal parts"),

@@ -1,0 +1,347 @@
+"""The benchmark: that both sides compute the same, that its arithmetic is right, and that it runs whole."""
+
+import json
+import math
+import statistics
+import subprocess
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+import torch
+from conftest import randomise
+from torch.testing import assert_close
+
+import helpers.bench as bench
+from helpers.bench import (
+    NANOGPT_FILES,
+    QUICK,
+    ROWS,
+    Bench,
+    alternate,
+    line_of,
+    nanogpt_log,
+    nanogpt_seconds,
+    nanogpt_weights,
+    plain_generate,
+    plain_train,
+    row_of,
+    stacked_batch,
+    with_list_of_heads,
+)
+from helpers.data import Corpus, get_batch
+from helpers.generate import generate
+from helpers.train import TrainConfig, evaluate, train
+
+ROOT = Path(__file__).resolve().parent.parent
+CPU = torch.device("cpu")
+IDS = torch.randint(11, (600,), generator=torch.Generator().manual_seed(5))
+LINUX = Path("/proc/self/clear_refs").exists()
+
+
+def main(monkeypatch, *arguments):
+    monkeypatch.setattr(sys, "argv", ["bench", "--quick", "--device", "cpu", *map(str, arguments)])
+    bench.main()
+
+
+@pytest.fixture
+def quick(text):
+    """A Bench of the smallest sizes on a short text."""
+    return Bench(Corpus("short", text, "", ""), CPU, QUICK)
+
+
+# ---------------------------------------------------------------- both sides compute the same
+
+
+@pytest.mark.parametrize("bias", [True, False])
+def test_lists_of_heads_are_the_same_function_with_as_many_parameters(tiny_gpt, bias):
+    model, twin = (tiny_gpt(bias=bias) for _ in range(2))
+    twin.load_state_dict(randomise(model).state_dict())
+    with_list_of_heads(twin)
+    x, y = get_batch(IDS, 8, 4)
+    for got, expected in zip(twin(x, y), model(x, y)):
+        assert_close(got, expected)
+    assert sum(p.numel() for p in twin.parameters()) == sum(p.numel() for p in model.parameters())
+    assert not any("qkv" in name for name, _ in twin.named_parameters())
+
+
+def test_lists_of_heads_refuse_biases_that_they_do_not_have(tiny_gpt):
+    with pytest.raises(ValueError, match=r"qkv_bias=True .* use False"):
+        with_list_of_heads(tiny_gpt(qkv_bias=True))
+
+
+def test_stacked_batches_are_the_gathered_ones():
+    stacked, gathered = (
+        draw(IDS, 8, 5, torch.Generator().manual_seed(3)) for draw in (stacked_batch, get_batch)
+    )
+    assert torch.equal(stacked[0], gathered[0]) and torch.equal(stacked[1], gathered[1])
+
+
+@pytest.mark.parametrize("plain", [dict(), dict(draw=get_batch, fused=True)])
+def test_the_plain_loop_trains_as_the_trainer_of_the_course_does(tiny_gpt, plain):
+    config = TrainConfig(
+        batch_size=4, max_steps=12, learning_rate=3e-3, min_learning_rate_ratio=0.1, warmup_steps=3,
+        weight_decay=0.1, beta2=0.9, grad_clip=0.5, precision="float32", seed=7,
+    )  # fmt: skip
+    ours, theirs = tiny_gpt(), tiny_gpt()
+    theirs.load_state_dict(ours.state_dict())
+    before = evaluate(ours, IDS, 8)
+    train(ours, IDS, IDS, config, CPU, progress=False)
+    assert plain_train(theirs, IDS, config, CPU, 12, **plain) > 0
+    assert abs(evaluate(ours, IDS, 8) - before) > 1e-3
+    for got, expected in zip(theirs.parameters(), ours.parameters()):
+        assert_close(got, expected, rtol=1e-3, atol=1e-5)
+
+
+def test_plain_generation_writes_what_cached_generation_writes(tiny_gpt):
+    model = randomise(tiny_gpt(dropout=0.5))
+    model.lm_head.weight.data *= 1e4  # so sure of itself that sampling has no choice
+    start = torch.tensor([[3], [5]])
+    assert torch.equal(plain_generate(model, start, 7), generate(model, start, 7, top_k=1))
+    assert plain_generate(model, start, 20).shape == (2, 21)  # past the end of the block
+
+
+# ---------------------------------------------------------------- the arithmetic
+
+
+def test_ratios_are_of_medians():
+    row = row_of("x", "s", [1.0, 100.0, 2.0], [6.0, 4.0, 5.0], ("ratio", "at least", 2.5))
+    assert (row["plain_median"], row["course_median"], row["ratio"], row["met"]) == (2, 5, 2.5, True)
+    assert line_of(row) == "| x, s | 2 (1 to 100) | 5 (4 to 6) | 2.5x | at least 2.5x | yes |"
+
+
+@pytest.mark.parametrize(
+    "target, met",
+    [
+        (("ratio", "at least", 0.51), False),
+        (("ratio", "at least", 0.5), True),
+        (("ratio", "at most", 0.5), True),
+        (("ratio", "at most", 0.49), False),
+        (("course", "at most", 1.0), True),
+        (("course", "at most", 0.9), False),
+        (None, None),
+    ],
+)
+def test_targets(target, met):
+    assert row_of("x", "s", [2.0], [1.0], target)["met"] is met
+
+
+def test_a_goal_that_was_not_reached_has_no_ratio_and_meets_no_target():
+    row = row_of("x", "s", [2.0], [1.0, None, 1.0], ("ratio", "at most", 0.6))
+    assert (row["ratio"], row["met"]) == (None, False)
+    assert line_of(row) == "| x, s | 2 | not reached |  | at most 0.6x | no |"
+
+
+def test_programs_take_turns_and_the_first_pair_warms_up():
+    calls = []
+
+    def program(name):
+        def measure():
+            calls.append(name)
+            return len(calls)
+
+        return measure
+
+    assert alternate(program("A"), program("B"), 3) == ([3, 5, 7], [4, 6, 8])
+    assert "".join(calls) == "ABABABAB"
+
+
+def test_time_to_a_loss_is_that_of_the_first_sweep_at_it(monkeypatch, quick):
+    sweeps = [(0, 0.0, 4.0), (5, 1.0, 1.9), (10, 2.0, 1.8), (15, 3.0, 1.7)]  # step, seconds, loss
+
+    def made_up(*args, on_eval, should_stop, **kwargs):
+        history = SimpleNamespace(evals=[], best_val=math.inf)
+        for step, seconds, val in sweeps:
+            history.evals.append(dict(step=step, seconds=seconds, val=val))
+            history.best_val = min(history.best_val, val)
+            on_eval(None, history)
+            if should_stop():
+                break
+        return history
+
+    monkeypatch.setattr(bench, "train", made_up)
+    assert bench.until(1.85, quick, "course-cpu") == (2.0, 10, 1.8)
+    assert bench.until(1.8, quick, "course-cpu") == (2.0, 10, 1.8)
+    assert bench.until(1.0, quick, "course-cpu") == (None, 15, 1.7)
+
+
+def test_a_loss_counts_only_within_the_time(quick):
+    quick.found = dict(recipe=(1e-6, 2.0, "made up"), course_rate=1.0)
+    assert bench.loss_in_time(quick)[0]["course"] == [None]
+    quick.found = dict(recipe=(1000.0, 2.0, "made up"), course_rate=0.1)
+    (row,) = bench.loss_in_time(quick)
+    assert row["plain"] == [2.0] and 3 < row["course"][0] < 5
+
+
+@pytest.mark.skipif(not LINUX, reason="only Linux tells a process its peak")
+def test_memory_is_the_peak_after_the_start():
+    code = (
+        "import helpers.bench as b, torch\n"
+        "b.train_and_evaluate = lambda kind, settings, batch, steps: torch.ones(steps * 2**20)[0]\n"
+        "b.print_training_memory('plain', {}, steps=64)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=60)
+    assert abs(int(done.stdout) / 2**20 - 256) < 8, done.stderr
+
+
+# ---------------------------------------------------------------- a nanoGPT checkout
+
+LOG = """found vocab_size = 65 (inside data/shakespeare_char/meta.pkl)
+step 0: train loss 4.1676, val loss 4.1648
+iter 0: loss 4.1828, time 1000.00ms, mfu -100.00%
+iter 1: loss 4.1381, time 30.00ms, mfu -100.00%
+iter 2: loss 4.0940, time 20.00ms, mfu 0.03%
+step 3: train loss 3.5, val loss 3.6123
+saving checkpoint to out-shakespeare-char
+iter 3: loss 4.0407, time 900.00ms, mfu 0.03%
+iter 4: loss 4.0, time 40.00ms, mfu 0.03%
+"""
+
+
+def test_the_log_of_nanogpt_is_read():
+    times, evals = nanogpt_log(LOG)
+    assert times == {0: 1000.0, 1: 30.0, 2: 20.0, 3: 900.0, 4: 40.0}
+    assert evals == {0: 4.1648, 3: 3.6123}
+    # Iterations 0 and 3 begin with an evaluation: the median of the others, 25 ms, stands in for 0.
+    assert nanogpt_seconds(times, evals, 3) == pytest.approx(0.075)
+    with pytest.raises(ValueError, match=r"no iterations or no losses"):
+        nanogpt_log("Initializing a new model from scratch\n")
+
+
+def nanogpt_names(n_layer):
+    """Pairs (nanoGPT's name, ours) of all parameters, as its model.py has them."""
+    yield from [("transformer.wte.weight", "token_embedding.weight"), ("lm_head.weight", "lm_head.weight")]
+    yield from [
+        ("transformer.wpe.weight", "position_embedding.weight"),
+        ("transformer.ln_f.weight", "ln_f.weight"),
+    ]
+    parts = {"ln_1": "ln_1", "attn.c_attn": "attn.qkv", "attn.c_proj": "attn.proj"}
+    parts |= {"ln_2": "ln_2", "mlp.c_fc": "ffwd.widen", "mlp.c_proj": "ffwd.narrow"}
+    for i in range(n_layer):
+        yield from ((f"transformer.h.{i}.{a}.weight", f"blocks.{i}.{b}.weight") for a, b in parts.items())
+
+
+def test_weights_of_nanogpt_are_renamed(tiny_gpt):
+    model = tiny_gpt(bias=False, head_bias=False)
+    weights = model.state_dict()
+    theirs = {name: weights[ours] for name, ours in nanogpt_names(2)}
+    assert len(theirs) == len(weights)
+    renamed = nanogpt_weights(theirs)
+    assert renamed.keys() == weights.keys()
+    assert all(renamed[name] is weights[name] for name in renamed)
+
+
+def test_queries_keys_and_values_lie_as_in_nanogpt(tiny_gpt):
+    """There c_attn's output is cut in three of C channels each, and each of these into heads."""
+    attention = randomise(tiny_gpt().blocks[0].attn)
+    x = torch.randn(1, 5, 16)
+    for third, got in zip(attention.qkv(x).chunk(3, dim=-1), attention.split_heads(x)):
+        for h in range(2):
+            assert_close(got[:, h], third[..., 8 * h : 8 * h + 8])
+
+
+@pytest.fixture
+def checkout(tmp_path, quick):
+    """A stand-in for a nanoGPT checkout: it copies a finished checkpoint and prints a log."""
+    model = quick.build("nanogpt-cpu")[0]
+    weights = {theirs: model.state_dict()[ours] for theirs, ours in nanogpt_names(1)}
+    folder = tmp_path / "checkout"
+    for name in NANOGPT_FILES:
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).touch()
+    torch.save({"model": weights}, folder / "ckpt.pt")
+    (folder / "data/shakespeare_char/prepare.py").write_text(
+        "from pathlib import Path\n"
+        "here = Path(__file__).parent\n"
+        "(here / 'train.bin').write_text((here / 'input.txt').read_text())\n"
+    )
+    (folder / "train.py").write_text(
+        "import os, shutil\n"
+        "assert len(open('data/shakespeare_char/train.bin').read()) == 20_000\n"
+        "os.mkdir('out-shakespeare-char')\n"
+        f"shutil.copy({str(folder / 'ckpt.pt')!r}, 'out-shakespeare-char')\n"
+        "print('step 0: train loss 4.1, val loss 4.1')\n"
+        "for i in range(10):\n"
+        "    print(f'iter {i}: loss 4.1, time 20.00ms, mfu -100.00%')\n"
+        "print('step 4: train loss 4.0, val loss 3.9')\n"
+    )
+    return SimpleNamespace(folder=folder, model=model)
+
+
+def test_a_checkout_is_run_in_a_copy_and_its_checkpoint_swept(quick, checkout, monkeypatch):
+    quick.nanogpt = checkout.folder
+    build = bench.build
+    monkeypatch.setattr(
+        bench, "build", lambda name, corpus, *changes: build(name, corpus, quick.sizes["model"])
+    )
+    before = sorted(checkout.folder.rglob("*"))
+    seconds, loss, what = bench.recipe_run(quick)
+    assert seconds == pytest.approx(0.08)
+    assert "3.9000" in what and "checkout" in what
+    val_ids = quick.build("nanogpt-cpu")[3]
+    assert loss == evaluate(checkout.model, val_ids, 16)
+    assert sorted(checkout.folder.rglob("*")) == before, "the corpus goes into the copy alone"
+
+
+def test_a_folder_that_is_no_checkout_is_refused_and_nothing_is_written(monkeypatch, checkout, tmp_path):
+    (checkout.folder / "configurator.py").unlink()
+    with pytest.raises(SystemExit, match=r"has no configurator.py: give the folder of a nanoGPT checkout"):
+        main(monkeypatch, "--only", "training", "--nanogpt", checkout.folder, "--out", tmp_path / "runs")
+    assert list((tmp_path / "runs").iterdir()) == []
+
+
+def test_a_checkout_that_fails_is_reported(checkout, quick):
+    (checkout.folder / "data/shakespeare_char/prepare.py").write_text("raise RuntimeError('no such thing')")
+    with pytest.raises(ValueError, match=r"prepare.py ended with an error \(RuntimeError: no such thing\)"):
+        with bench.nanogpt_copy(checkout.folder, quick.corpus.text):
+            pass
+
+
+# ---------------------------------------------------------------- the whole program
+
+
+def not_a_number(name):
+    raise AssertionError(f"{name} is no JSON")
+
+
+def test_a_quick_run_writes_every_row_to_table_and_record(monkeypatch, capsys, tmp_path):
+    monkeypatch.setattr(bench, "DATA_DIR", tmp_path)  # no Tiny Shakespeare there
+    main(monkeypatch, "--out", tmp_path / "runs")
+    record = json.loads((tmp_path / "runs" / "bench-cpu.json").read_text(), parse_constant=not_a_number)
+    assert (
+        record["corpus"] == "plays" and record["quick"] and {"hardware", "torch", "python"} <= record.keys()
+    )
+    left_out = set() if LINUX else {"memory"}
+    assert {row["row"] for row in record["rows"]} == ROWS.keys() - left_out
+    out = capsys.readouterr().out
+    for row in record["rows"]:
+        assert line_of(row) in out and row["note"]
+        assert row["target"] is None and row["met"] is None, "tiny sizes meet no goal"
+        for side in ("plain", "course"):
+            figures = row[side]
+            assert figures and all(x is None or 0 < x < math.inf for x in figures)
+            assert row[f"{side}_median"] == (None if None in figures else statistics.median(figures))
+        if row["ratio"] is not None:
+            assert row["ratio"] == row["course_median"] / row["plain_median"]
+    several = [row for row in record["rows"] if row["row"] in ("training", "generation", "precision")]
+    assert all(len(row["plain"]) == len(row["course"]) == QUICK["rounds"] for row in several)
+
+
+def test_only_the_named_rows_are_run(monkeypatch, capsys, tmp_path):
+    main(monkeypatch, "--only", "encoding", "--out", tmp_path)
+    record = json.loads((tmp_path / "bench-cpu.json").read_text())
+    assert [row["row"] for row in record["rows"]] == ["encoding"]
+
+
+def test_tiny_shakespeare_is_used_where_a_copy_is(monkeypatch, tmp_path):
+    asked = []
+    monkeypatch.setattr(bench, "load_corpus", asked.append)
+    monkeypatch.setattr(bench, "DATA_DIR", tmp_path)
+    bench.corpus_at_hand()
+    (tmp_path / "tinyshakespeare.txt").touch()
+    bench.corpus_at_hand()
+    monkeypatch.setattr(bench, "DATA_DIR", tmp_path / "elsewhere")
+    monkeypatch.setenv("TINYSHAKESPEARE_PATH", "somewhere")
+    bench.corpus_at_hand()
+    assert asked == ["plays", "tinyshakespeare", "tinyshakespeare"]
