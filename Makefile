@@ -6,7 +6,7 @@ PY = .venv/bin/python
 # Two workers with one thread each: more threads than cores make each other wait.
 THREADS ?= 1
 NOTEBOOKS = $(shell ls -r notebooks/*.ipynb)
-.PHONY: help lab test test-faults test-corpus run refresh bench ladder readme lint zip clean
+.PHONY: help lab test test-faults test-corpus run refresh bench ladder readme lint zip colab clean
 
 help:
 	@echo "make lab      open the course in JupyterLab"
@@ -16,6 +16,7 @@ help:
 	@echo "make run      execute all notebooks on the best device here, results to build/"
 	@echo "make refresh  execute all notebooks on the CPU and store their outputs"
 	@echo "make bench    measure the course beside plain baselines, results to data/runs/"
+	@echo "make colab REPO=owner/name   badges and the address for Colab; REPO= takes them away"
 	@echo "make ladder   measure the ladder again (data/runs/ladder-*.json)"
 
 # A stamp that is older than requirements.txt installs again; a newer one installs nothing.
@@ -28,6 +29,7 @@ help:
 
 # JupyterLab keeps its token, listens on localhost only and asks nobody for updates. As root (in a container) it asks to be told so.
 lab: .venv/installed
+	$(PY) -m helpers.doctor
 	$(PY) -m jupyterlab --ServerApp.ip=127.0.0.1 --ServerApp.root_dir=. \
 	  --LabApp.default_url=/lab/tree/notebooks/01_data_and_tokenization.ipynb \
 	  --LabApp.check_for_updates_class=jupyterlab.NeverCheckForUpdate \
@@ -66,6 +68,10 @@ lint: .venv/installed
 
 zip:
 	git archive --format=zip --output=course.zip HEAD
+
+# An empty REPO undoes it; without one, tools/colab.py explains itself.
+colab: .venv/installed
+	$(PY) tools/colab.py $(if $(filter undefined,$(origin REPO)),,"$(REPO)")
 
 clean:
 	rm -rf build .pytest_cache .ruff_cache .hypothesis

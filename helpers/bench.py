@@ -51,8 +51,8 @@ FULL = dict(
     new_tokens=255, sequences=64, memory_rounds=3, muon_steps=300,
 )  # fmt: skip
 QUICK = dict(
-    model=dict(n_layer=1, n_head=2, n_embd=16, block_size=16), sprint=dict(max_steps=4), rounds=2, steps=2, recipe_steps=4, sweeps=2,
-    seeds=2, new_tokens=4, sequences=3, memory_rounds=1, muon_steps=4,
+    model=dict(n_layer=1, n_head=2, n_embd=16, block_size=16), sprint=dict(max_steps=4), rounds=2, steps=2,
+    recipe_steps=4, sweeps=2, seeds=2, new_tokens=4, sequences=3, memory_rounds=1, muon_steps=4,
 )  # fmt: skip
 # What nanoGPT's CPU recipe reached on Tiny Shakespeare when the course's goals were set.
 NANOGPT_VAL = 1.8857
@@ -287,7 +287,7 @@ def nanogpt_weights(weights):
     renamed = {}
     for name, tensor in weights.items():
         for theirs, ours in names.items():
-            name = re.sub(rf"(^|(?<=\.)){re.escape(theirs)}", ours, name)
+            name = name.replace(theirs, ours)
         renamed[name] = tensor
     return renamed
 
@@ -314,13 +314,21 @@ class Bench:
         return self.sizes["rounds"]
 
 
+def course_train(*args, **kwargs):
+    """helpers.train.train without a bar; Ctrl-C and SIGTERM end the benchmark, not only this training."""
+    history = train(*args, progress=False, **kwargs)
+    if history.stopped and "should_stop" not in kwargs:
+        raise KeyboardInterrupt
+    return history
+
+
 def course_rate(model, train_ids, config, device, steps):
     """A function that trains with the course's trainer for `steps` steps and returns tokens/s."""
     config = dataclasses.replace(config, max_steps=steps, eval_interval=steps)
     T = model.config.block_size
 
     def measure():  # the sweeps before and after do not count; a short text keeps them short
-        history = train(model, train_ids, train_ids[: 2 * T], config, device, progress=False)
+        history = course_train(model, train_ids, train_ids[: 2 * T], config, device)
         return len(history.losses) * config.batch_size * T / history.train_seconds
 
     return measure
@@ -339,10 +347,12 @@ def training(bench):
     course = course_rate(model, train_ids, config, bench.device, steps)
     theirs, _, _, _, recipe = bench.build("nanogpt-cpu")
     plain = plain_rate(theirs, train_ids, recipe, bench.device, steps)
-    ours = f"course: preset course-cpu, batch {config.batch_size}; plain:"
+    ours = f"course: preset course-cpu, batch {config.batch_size}, {model.config.activation}; plain:"
     figures = alternate(plain, course, bench.rounds)
     bench.found["course_rate"] = statistics.median(figures[1])
-    note = f"{ours} nanoGPT's CPU recipe restated: batch {recipe.batch_size}, float32, SDPA, unfused AdamW"
+    note = (
+        f"{ours} nanoGPT's CPU recipe restated: batch {recipe.batch_size}, float32, SDPA, gelu, AdamW unfused"
+    )
     target = "ratio", "at least", 3
     rows = [row_of("training, 128/4/4/64", "tokens/s", *figures, target, note)]
     if bench.nanogpt:
@@ -401,10 +411,12 @@ def until(goal, bench, preset, val_tokens=None, **changes):
         if history.evals[-1]["val"] <= goal:
             reached.append(history.evals[-1]["seconds"])
 
-    history = train(
+    history = course_train(
         model, train_ids, val_ids[:val_tokens], config, bench.device,
-        on_eval=look, should_stop=lambda: bool(reached), progress=False,
+        on_eval=look, should_stop=lambda: bool(reached),
     )  # fmt: skip
+    if history.stopped and not reached:
+        raise KeyboardInterrupt
     return (reached or [None])[0], history.evals[-1]["step"], history.best_val
 
 
@@ -416,9 +428,9 @@ def time_to_loss(bench):
     seeds = range(1337, 1337 + bench.sizes["seeds"])
     runs = [until(goal, bench, "course-sprint", seed=seed, **bench.sizes["sprint"]) for seed in seeds]
     note = (
-        f"plain: {what}, loss {loss:.4f} after {bench.sizes['recipe_steps']} steps; course: preset course-sprint "
-        f"until a full sweep is at {goal:.4f} or below, one run a seed, steps {[n for _, n, _ in runs]}; "
-        "training alone, without evaluation, on both sides"
+        f"plain: {what}, loss {loss:.4f} after {bench.sizes['recipe_steps']} steps; course: preset "
+        f"course-sprint until a full sweep is at {goal:.4f} or below, one run a seed, "
+        f"steps {[n for _, n, _ in runs]}; training alone, without evaluation, on both sides"
     )
     target = "ratio", "at most", 1 / 8
     name = "time to the recipe's final validation loss"
@@ -435,7 +447,7 @@ def loss_in_time(bench):
     # A little less than fits, so that a slow minute of the machine does not lead past the time.
     steps = max(int(0.95 * seconds * bench.found["course_rate"] / tokens), 2)
     model, _, train_ids, val_ids, config = bench.build("course-cpu", max_steps=steps, eval_interval=steps)
-    history = train(model, train_ids, val_ids, config, bench.device, progress=False)
+    history = course_train(model, train_ids, val_ids, config, bench.device)
     final = history.evals[-1]["val"]
     note = (
         f"plain: {what}, {seconds:.1f} s; course: preset course-cpu with max_steps={steps}, "
@@ -520,7 +532,7 @@ def train_and_evaluate(kind, settings, batch_size, steps):
         plain_train(with_list_of_heads(model), ids, config, device, steps)
         evaluate(model, ids, T, batch_size)
     else:
-        train(model, ids[: 8 * T], ids, config, device, progress=False)
+        course_train(model, ids[: 8 * T], ids, config, device)
 
 
 def print_training_memory(kind, changes, batch_size=8, steps=3):
@@ -626,26 +638,35 @@ def gathered_batches(bench):
     return [*rows, row_of(f"{name}, drawing alone", "batches/s", *figures, None, note)]
 
 
-def muon(bench):
-    """Seconds to the same validation loss with Muon against AdamW alone, one pair a seed."""
+def time_to_the_same_loss(bench, what, **plain_changes):
+    """Seconds of preset course-cpu to the loss that it ends on with plain_changes, one pair a seed."""
     budget = dict(max_steps=bench.sizes["muon_steps"])
     few = 20_000  # validation tokens: short sweeps, since there are many
     seconds, steps = ([], []), []
     for seed in range(1337, 1337 + bench.sizes["seeds"]):
-        model, _, train_ids, val_ids, config = bench.build(
-            "course-cpu", seed=seed, optimizer="adamw", **budget
-        )
+        changes = budget | plain_changes | {"seed": seed}
+        model, _, train_ids, val_ids, config = bench.build("course-cpu", **changes)
         config = dataclasses.replace(config, eval_interval=config.max_steps)
-        history = train(model, train_ids, val_ids[:few], config, bench.device, progress=False)
+        history = course_train(model, train_ids, val_ids[:few], config, bench.device)
         took, n, _ = until(history.evals[-1]["val"], bench, "course-cpu", few, seed=seed, **budget)
         seconds[0].append(history.train_seconds)
         seconds[1].append(took)
         steps.append(n)
     note = (
-        f"plain: AdamW alone, {budget['max_steps']} steps of preset course-cpu; course: the preset as it is, "
-        f"until its loss is the same, after {steps} steps"
+        f"plain: {budget['max_steps']} steps of preset course-cpu with {plain_changes}; course: the preset "
+        f"as it is, until its loss is the same, after {steps} steps"
     )
-    return [row_of("Muon against AdamW: time to the same loss", "s", *seconds, None, note)]
+    return [row_of(f"{what}: time to the same loss", "s", *seconds, None, note)]
+
+
+def muon(bench):
+    """Seconds to the same validation loss with Muon for the matrices against AdamW alone."""
+    return time_to_the_same_loss(bench, "Muon against AdamW", optimizer="adamw")
+
+
+def schedule(bench):
+    """Seconds to the same validation loss with a cosine down to zero against a constant rate."""
+    return time_to_the_same_loss(bench, "cosine against a constant rate", min_learning_rate_ratio=1.0)
 
 
 ROWS = {
@@ -661,6 +682,7 @@ ROWS = {
     "fused-optimizer": fused_optimizer,
     "gathered-batches": gathered_batches,
     "muon": muon,
+    "schedule": schedule,
 }
 
 # ---------------------------------------------------------------- the program
@@ -726,6 +748,8 @@ def main():
         write_atomically(path, (json.dumps(record, indent=1, ensure_ascii=False) + "\n").encode())
     except (ValueError, FloatingPointError, OSError) as error:
         raise SystemExit(str(error)) from None
+    except KeyboardInterrupt:
+        raise SystemExit("stopped: nothing was recorded.") from None
     print(f"\n{record['seconds']} s in all -> {path}")
 
 

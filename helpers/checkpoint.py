@@ -18,10 +18,11 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from tqdm.auto import tqdm
 
-from helpers.device import rank
-from helpers.model import GPT, GPTConfig
+from helpers.checks import check_ids, check_kind, shown
+from helpers.device import pick_device, rank
+from helpers.model import GPT, GPTConfig, parameter_table
 from helpers.tokenizer import BytePairTokenizer, CharTokenizer
-from helpers.train import begin
+from helpers.train import TrainConfig, begin
 
 # ---------------------------------------------------------------- one file
 
@@ -31,10 +32,10 @@ def write_file(path, tensors, header):
 
     Raises ValueError if the file cannot be written; an older file of that name then stays as it is.
     """
-    path = Path(path)
+    path = path_of(path)
     # clone: safetensors refuses tensors that share memory, as tied weights do
     tensors = {k: v.detach().cpu().contiguous().clone() for k, v in tensors.items()}
-    header = {key: json.dumps(value) for key, value in header.items()}
+    header = {key: json_of(key, value) for key, value in header.items()}
     header["sha256"] = digest(tensors, header)
     partial = path.with_name(f"{path.name}.{os.getpid()}.partial")
     try:
@@ -44,12 +45,12 @@ def write_file(path, tensors, header):
         partial.replace(path)
         if os.name == "posix":
             flush(path.parent)
-    except (OSError, SafetensorError) as error:
+    except (OSError, SafetensorError, ValueError) as error:  # ValueError: a null character in the path
         raise ValueError(
             f"The checkpoint {path} cannot be written ({error}): free some space or choose another folder."
         ) from None
     finally:
-        with contextlib.suppress(OSError):
+        with contextlib.suppress(OSError, ValueError):
             partial.unlink(missing_ok=True)
 
 
@@ -69,7 +70,22 @@ def read_file(path):
         raise ValueError(damaged(path, error)) from None
 
 
+def json_of(name, value):
+    """value as JSON. Raises ValueError if it holds more than numbers, texts, lists and dicts."""
+    try:
+        return json.dumps(value)
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"{name}={shown(value)} is not JSON ({error}): give numbers and texts.") from None
+
+
+def path_of(path):
+    """path as a Path. Raises ValueError if it is none."""
+    check_kind("path", path, str | os.PathLike, 'a path, such as "model.safetensors"')
+    return Path(path)
+
+
 def damaged(path, error):
+    """The sentence for a file that cannot be what it should be."""
     reason = str(error).splitlines()[0] if str(error) else type(error).__name__
     return f"{path} is not a whole checkpoint of this course ({reason}): delete it and train again."
 
@@ -104,6 +120,10 @@ def save_checkpoint(path, model, tokenizer, weights=None, **about):
     cannot be written.
     """
     model = plain(model)
+    check_kind("model", model, GPT, "a GPT")
+    check_kind("weights", weights, dict | None, "a state dict of the model, or None")
+    if weights and weights.keys() != model.state_dict().keys():
+        raise ValueError(f"weights={shown(weights)} are of another model: give the state dict of this one.")
     header = {"config": dataclasses.asdict(model.config), "tokenizer": vocabulary(tokenizer), "about": about}
     write_file(path, weights or model.state_dict(), header)
 
@@ -113,10 +133,15 @@ def load_checkpoint(path, device="cpu"):
 
     Raises ValueError if the file is missing, damaged or of another kind.
     """
-    weights, header = read_file(path)
+    device = pick_device(device)
+    weights, header = read_file(path_of(path))
     try:
+        config = GPTConfig(**header["config"])
+        # Before anything is built: a made-up header could ask for a model of any size.
+        if sum(parameter_table(config).values()) > sum(w.numel() for w in weights.values()):
+            raise ValueError("its config is of a larger model than its weights")
         with torch.random.fork_rng(devices=[]):  # the initialisation is overwritten: leave no trace
-            model = GPT(GPTConfig(**header["config"]))
+            model = GPT(config)
         model.load_state_dict(weights)
         kind = header["tokenizer"]
         if "chars" in kind:
@@ -126,6 +151,8 @@ def load_checkpoint(path, device="cpu"):
         about = header["about"]
     except (KeyError, TypeError, ValueError, RuntimeError) as error:
         raise ValueError(damaged(path, error)) from None
+    if tokenizer.vocab_size > config.vocab_size:
+        raise ValueError(damaged(path, "its vocabulary is larger than its model's"))
     return model.to(device).eval(), tokenizer, about
 
 
@@ -137,6 +164,8 @@ def plain(model):
 
 def vocabulary(tokenizer):
     """What makes a tokenizer, as JSON values."""
+    example = "a CharTokenizer or a BytePairTokenizer"
+    check_kind("tokenizer", tokenizer, CharTokenizer | BytePairTokenizer, example)
     if isinstance(tokenizer, CharTokenizer):
         return {"chars": tokenizer.chars}
     return {"merges": [list(pair) for pair in tokenizer.merges]}
@@ -154,8 +183,13 @@ def run_folder(folder, model, tokenizer, config, device, train_ids, val_ids):
     A save that fails is announced and training goes on. Raises ValueError if another program trains
     in the folder, or the run there is of another model, text or setting.
     """
-    folder = Path(folder)
+    folder = path_of(folder)
     model = plain(model)
+    check_kind("model", model, GPT, "a GPT")
+    check_kind("config", config, TrainConfig, "a TrainConfig, such as TrainConfig(max_steps=100)")
+    check_ids("train_ids", train_ids)
+    check_ids("val_ids", val_ids)
+    device = pick_device(device)
     fixed = {
         "model": dataclasses.asdict(model.config),
         "train": dataclasses.asdict(config),
@@ -261,6 +295,15 @@ def restore(model, config, device, tensors, header, fixed, folder):
     """The History of a stopped run; model and random numbers are set to what they were then."""
     check_same_run(header, fixed, folder)
     history = begin(model, config, device)
+    try:
+        put_back(model, history, device, tensors, header)
+    except (AttributeError, IndexError, KeyError, RuntimeError, TypeError, ValueError) as error:
+        raise ValueError(damaged(f"The newest checkpoint in {folder}", error)) from None
+    return history
+
+
+def put_back(model, history, device, tensors, header):
+    """Set model, history and random numbers to what state_of wrote."""
     part = {}  # the tensors by the first word of their names
     for name, value in tensors.items():
         first, _, rest = name.partition(".")
@@ -283,11 +326,13 @@ def restore(model, config, device, tensors, header, fixed, folder):
         torch.random.set_rng_state(part["chance"]["dropout"])
     if device.type == "cuda" and "cuda" in part["chance"]:
         torch.cuda.set_rng_state(part["chance"]["cuda"], device)
-    return history
 
 
 def check_same_run(header, fixed, folder):
     """Raise ValueError, naming what differs, unless a checkpoint belongs to this very run."""
+    whole = all(isinstance(header.get(kind), dict) for kind in ("model", "train", "history"))
+    if not whole or not {"tokenizer", "text", "torch", "scaler"} <= header.keys():
+        raise ValueError(damaged(f"The newest checkpoint in {folder}", "it holds no training run"))
     differ = [
         f"{name}={header[kind].get(name)!r} there, {value!r} here"
         for kind in ("model", "train")

@@ -6,10 +6,14 @@ import os
 import time
 import urllib.request
 from dataclasses import dataclass
+from numbers import Real
 from pathlib import Path
 
 import torch
 from torch.utils.data import Dataset
+
+from helpers.checks import check_ids, check_kind, check_whole, shown
+from helpers.device import pick_device
 
 DATA_DIR = Path(__file__).resolve().parent.parent / "data"
 PLAYS_SHA256 = "4c9fb113a1082df249db994ed2a343bfd13893ef7ca4a12269b06c738f01faea"
@@ -36,6 +40,7 @@ def load_corpus(name_or_path=None):
     Without an argument, the environment variable COURSE_CORPUS decides, and "plays" if it is unset.
     Raises ValueError with the remedy if the text cannot be found, read, verified or learned from.
     """
+    check_kind("name_or_path", name_or_path, str | os.PathLike | None, '"plays", or the path of a text file')
     name = str(name_or_path or os.environ.get("COURSE_CORPUS") or "plays")
     if name == "plays":
         path = DATA_DIR / "plays.txt"
@@ -68,8 +73,9 @@ def train_val_split(ids, val_fraction=0.1):
     Neighbouring characters belong together: shuffled windows of one text overlap, and a validation
     set that overlaps the training set measures memory. Raises ValueError if a side would be empty.
     """
-    if not 0 < val_fraction < 1:
-        raise ValueError(f"val_fraction={val_fraction} must lie between 0 and 1; 0.1 is usual.")
+    check_ids("ids", ids)
+    if not isinstance(val_fraction, Real) or not 0 < val_fraction < 1:
+        raise ValueError(f"val_fraction={shown(val_fraction)} must lie between 0 and 1; 0.1 is usual.")
     n_train = int((1 - val_fraction) * len(ids))
     if n_train < 2 or len(ids) - n_train < 2:
         raise ValueError(
@@ -87,8 +93,11 @@ def get_batch(ids, block_size, batch_size, generator=None, device=None):
     (helpers/large_text.py). Raises ValueError if the text is too short.
     """
     check_block_fits(ids, block_size)
-    if batch_size < 1:
-        raise ValueError(f"batch_size={batch_size} must be at least 1.")
+    check_whole("batch_size", batch_size)
+    check_kind("generator", generator, torch.Generator | None, "a torch.Generator, or None")
+    check_kind("device", device, torch.device | str | None, 'a device, such as "cpu", or None')
+    if isinstance(device, str):
+        device = pick_device(device)
     draw_on = generator.device if generator is not None else ids.device
     starts = torch.randint(len(ids) - block_size, (batch_size,), generator=generator, device=draw_on)
     # unfold is a view of every window; indexing copies only the B windows that were drawn.
@@ -97,10 +106,10 @@ def get_batch(ids, block_size, batch_size, generator=None, device=None):
     return (x, y) if device is None else (x.to(device), y.to(device))
 
 
-def check_block_fits(ids, block_size):
+def check_block_fits(ids, block_size, name="ids"):
     """Raise ValueError unless ids (N,) holds at least one window of block_size tokens and a target."""
-    if block_size < 1:
-        raise ValueError(f"block_size={block_size} must be at least 1.")
+    check_ids(name, ids)
+    check_whole("block_size", block_size)
     if len(ids) <= block_size:
         raise ValueError(
             f"A split of {len(ids)} tokens is too short for block_size={block_size}: "
@@ -113,8 +122,7 @@ class WindowDataset(Dataset):
 
     def __init__(self, ids, block_size, stride=1):
         check_block_fits(ids, block_size)
-        if stride < 1:
-            raise ValueError(f"stride={stride} must be at least 1.")
+        check_whole("stride", stride)
         self.windows = ids.unfold(0, block_size + 1, stride)  # (number of windows, T + 1), a view
 
     def __len__(self):
@@ -128,8 +136,8 @@ class WindowDataset(Dataset):
 def _read_bytes(path):
     try:
         return Path(path).read_bytes()
-    except OSError as error:
-        reason = error.strerror or type(error).__name__
+    except (OSError, ValueError) as error:  # ValueError: a path with a null character in it
+        reason = getattr(error, "strerror", None) or type(error).__name__
         raise ValueError(
             f"The corpus {path} cannot be read ({reason}): "
             'give "plays", "tinyshakespeare" or the path of a UTF-8 text file.'
@@ -200,6 +208,8 @@ def write_atomically(path, raw):
 
     Raises ValueError if the folder is full or cannot be written.
     """
+    check_kind("raw", raw, bytes, "bytes, such as text.encode()")
+    path = Path(path)
     partial = path.with_name(f"{path.name}.{os.getpid()}.partial")
     try:
         partial.write_bytes(raw)

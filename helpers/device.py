@@ -7,10 +7,13 @@ import platform
 import torch
 from torch import distributed
 
+from helpers.checks import check_choice, check_kind, shown
+
 
 def pick_device(name=None):
     """The device to train on: `name`, else COURSE_DEVICE, else cuda, mps or cpu, the first there is."""
-    name = name or os.environ.get("COURSE_DEVICE") or None
+    if name is None:
+        name = os.environ.get("COURSE_DEVICE") or None
     if name is None:
         if torch.cuda.is_available():
             name = f"cuda:{os.environ.get('LOCAL_RANK', 0)}"  # torchrun gives each process a GPU
@@ -19,15 +22,16 @@ def pick_device(name=None):
     try:
         device = torch.device(name)
         torch.empty(1, device=device)
-    except (RuntimeError, AssertionError, TypeError):
+    except (RuntimeError, AssertionError, TypeError, ValueError):
         raise ValueError(
-            f"The device {name!r} is not there on this machine: use cpu, or leave it to be chosen."
+            f"The device {shown(name)} is not there on this machine: use cpu, or leave it to be chosen."
         ) from None
     return device
 
 
 def bf16_is_fast(device):
     """Has the device bfloat16 arithmetic in hardware? Without it bfloat16 is slower than float32."""
+    check_kind("device", device, torch.device, 'a device, such as pick_device("cpu")')
     if device.type == "cuda":
         return torch.cuda.get_device_capability(device) >= (8, 0)
     if device.type == "cpu":
@@ -50,6 +54,7 @@ def best_precision(device):
 
 def precision_context(device, precision):
     """The autocast context for "bfloat16" or "float16", one that does nothing for "float32"."""
+    check_choice("precision", precision, ("float32", "bfloat16", "float16"))
     if precision == "float32":
         return contextlib.nullcontext()
     return torch.autocast(device.type, dtype=getattr(torch, precision))
@@ -57,6 +62,7 @@ def precision_context(device, precision):
 
 def hardware(device):
     """One line that names what a run was computed on."""
+    check_kind("device", device, torch.device, 'a device, such as pick_device("cpu")')
     several = f"{world_size()} x " if world_size() > 1 else ""
     if device.type == "cuda":
         return several + torch.cuda.get_device_name(device)

@@ -120,7 +120,7 @@ def _parts(answer):
             parts.append(torch.tensor(part, dtype=torch.float64))
         else:
             return None
-    return parts
+    return parts or None
 
 
 def _dtypes(answer):
@@ -145,7 +145,7 @@ def _largest_difference(expected, got):
     es, gs = _parts(expected), _parts(got)
     if gs is None or [e.shape for e in es] != [g.shape for g in gs]:
         return []
-    differences = [(e - g).abs().nan_to_num(math.inf) for e, g in zip(es, gs)]
+    differences = [(e - g).abs().nan_to_num(math.inf, math.inf) for e, g in zip(es, gs)]
     part = max(range(len(es)), key=lambda n: differences[n].max())
     at = tuple(int(i) for i in torch.unravel_index(differences[part].argmax(), differences[part].shape))
     of = f" of part {part}" if len(es) > 1 else ""

@@ -7,7 +7,8 @@ from numbers import Integral, Real
 import torch
 from torch.nn import functional as F
 
-from helpers.model import GPT
+from helpers.checks import check_flag, check_kind, check_whole, shown
+from helpers.model import GPT, check_in_vocabulary, check_model
 from helpers.tokenizer import BytePairTokenizer
 
 
@@ -17,6 +18,8 @@ def next_token_probs(logits, temperature=1.0, top_k=None, top_p=None):
     temperature < 1 sharpens, > 1 flattens. top_k keeps the k likeliest tokens. top_p keeps the
     smallest set of likeliest tokens whose probabilities reach p (Holtzman et al. 2019, arXiv:1904.09751).
     """
+    if not torch.is_tensor(logits) or logits.dim() == 0 or not logits.is_floating_point():
+        raise ValueError(f"logits={shown(logits)} must be real numbers (..., V): take them from a model.")
     check_sampling(logits.shape[-1], temperature, top_k, top_p)
     logits = logits.float() / temperature
     if top_k is not None:
@@ -32,20 +35,23 @@ def next_token_probs(logits, temperature=1.0, top_k=None, top_p=None):
 
 def check_sampling(vocab_size, temperature, top_k, top_p):
     """Raise ValueError, naming the argument and the remedy, unless the three make sense."""
-    if not isinstance(temperature, Real) or not 0 < temperature < float("inf"):
+    number = isinstance(temperature, Real) and not isinstance(temperature, bool)
+    if not number or not 0 < temperature < float("inf"):
         raise ValueError(
-            f"temperature={temperature!r} must be above 0; for the likeliest token alone use top_k=1."
+            f"temperature={shown(temperature)} must be above 0; for the likeliest token alone use top_k=1."
         )
-    if top_k is not None and not (isinstance(top_k, Integral) and 1 <= top_k <= vocab_size):
+    whole = isinstance(top_k, Integral) and not isinstance(top_k, bool)
+    if top_k is not None and not (whole and 1 <= top_k <= vocab_size):
         raise ValueError(
-            f"top_k={top_k!r} must lie between 1 and the vocabulary size, {vocab_size}: "
+            f"top_k={shown(top_k)} must lie between 1 and the vocabulary size, {vocab_size}: "
             "give a whole number, or None for no limit."
         )
-    if top_p is not None and not (isinstance(top_p, Real) and 0 < top_p <= 1):
-        raise ValueError(f"top_p={top_p!r} must be above 0 and at most 1.")
+    number = isinstance(top_p, Real) and not isinstance(top_p, bool)
+    if top_p is not None and not (number and 0 < top_p <= 1):
+        raise ValueError(f"top_p={shown(top_p)} must be above 0 and at most 1.")
 
 
-def draw(probs, generator=None):
+def draw_token(probs, generator=None):
     """Draw one token a row from probs (B, V): int64 (B, 1), the same draw as torch.multinomial.
 
     A race: token i arrives after an exponential time of rate probs[i], and is first with just that
@@ -63,6 +69,7 @@ class KVCache:
     """
 
     def __init__(self, block_size):
+        check_whole("block_size", block_size)
         self.block_size = block_size
         self.length = 0
         self.memory = {}
@@ -116,6 +123,8 @@ def stream(
     """
     check_prompt(model, idx)
     check_count(max_new_tokens)
+    check_kind("generator", generator, torch.Generator | None, "a torch.Generator, or None")
+    check_flag("use_cache", use_cache)
     use_cache = use_cache and isinstance(model, GPT)
     block_size = getattr(getattr(model, "config", model), "block_size", 1)  # a bigram sees 1
     was_training = model.training
@@ -138,7 +147,7 @@ def stream(
             probs = next_token_probs(logits[:, -1], temperature, top_k, top_p)  # (B, V)
             if step == 0:  # once only: a GPU must wait for the answer
                 check_probs(probs)
-            token = draw(probs, generator)  # (B, 1)
+            token = draw_token(probs, generator)  # (B, 1)
             view = torch.cat([view, token], dim=1)
             length += 1
             yield token[:, 0]
@@ -173,10 +182,15 @@ def stream_text(
     characters are yielded, and one that is unfinished at the end is dropped. "".join(...) is the text.
     Raises ValueError for an empty or unknown prompt and for bad settings.
     """
+    check_model(model)
     if not isinstance(prompt, str) or not prompt:
-        raise ValueError(f"prompt={prompt!r} must be a text of at least one character, such as a newline.")
+        raise ValueError(
+            f"prompt={shown(prompt)} must be a text of at least one character, such as a newline."
+        )
     if stop is not None and (not isinstance(stop, str) or not stop):
-        raise ValueError(f"stop={stop!r} must be a text of at least one character, or None to write on.")
+        raise ValueError(f"stop={shown(stop)} must be a text of at least one character, or None to write on.")
+    if not hasattr(tokenizer, "vocab_size"):
+        raise ValueError(f"tokenizer={shown(tokenizer)} cannot encode: give the one of the model's text.")
     device = next(model.parameters()).device
     idx = tokenizer.encode(prompt).view(1, -1).to(device)
     utf8 = codecs.getincrementaldecoder("utf-8")("replace")  # keeps unfinished characters for later
@@ -204,6 +218,8 @@ def overlap(text, stop):
 
 def check_prompt(model, idx):
     """Raise ValueError unless idx (B, T) has at least one token a row, all in the model's vocabulary."""
+    check_model(model)
+    check_kind("idx", idx, torch.Tensor, "a tensor (B, T), such as tokenizer.encode(prompt)[None]")
     if idx.dim() != 2 or 0 in idx.shape:
         raise ValueError(
             f"idx of shape {tuple(idx.shape)} must be (B, T) with T of at least 1: "
@@ -211,18 +227,13 @@ def check_prompt(model, idx):
         )
     if idx.dtype not in (torch.int64, torch.int32):
         raise ValueError(f"idx of dtype {idx.dtype} must hold integers: encode a prompt with the tokenizer.")
-    vocab_size = model.config.vocab_size if isinstance(model, GPT) else None
-    if vocab_size and not 0 <= idx.min() <= idx.max() < vocab_size:
-        raise ValueError(
-            f"idx holds ids from {idx.min()} to {idx.max()}, but the model knows 0 to {vocab_size - 1}: "
-            "encode the prompt with the model's own tokenizer."
-        )
+    check_in_vocabulary("idx", idx, model)
 
 
 def check_count(max_new_tokens):
     """Raise ValueError unless max_new_tokens is a whole number of at least 0."""
     if not isinstance(max_new_tokens, Integral) or isinstance(max_new_tokens, bool) or max_new_tokens < 0:
-        raise ValueError(f"max_new_tokens={max_new_tokens!r} must be at least 0, and a whole number.")
+        raise ValueError(f"max_new_tokens={shown(max_new_tokens)} must be at least 0, and a whole number.")
 
 
 def check_probs(probs):

@@ -8,6 +8,7 @@ the tensor has a place for every id, and the operating system reads from the dis
 import codecs
 import contextlib
 import hashlib
+import io
 import json
 import os
 import sys
@@ -53,18 +54,29 @@ def _stored(path, state, ids_path, about_path):
     """(tokenizer, ids as an array) of an earlier call; None if the text is another, or a file is damaged."""
     try:
         about = json.loads(about_path.read_text(encoding="utf-8"))
-        ids = np.lib.format.open_memmap(ids_path, mode="r")
-        whole = ids.offset + 2 * about["tokens"] == ids_path.stat().st_size
-        if not whole or ids.dtype != "<u2" or ids.shape != (about["tokens"],):
+        header = _npy_header(about["tokens"])
+        with open(ids_path, "rb") as file:
+            if file.read(len(header)) != header:
+                return None
+        if ids_path.stat().st_size != len(header) + 2 * about["tokens"]:
             return None
         if about["size"] != state["size"]:
             return None
         # A copy or a checkout has another time, and perhaps the same text.
         if about["mtime_ns"] != state["mtime_ns"] and about["sha256"] != _sha256(path):
             return None
+        ids = np.memmap(ids_path, "<u2", mode="r", offset=len(header), shape=about["tokens"])
         return CharTokenizer(about["chars"]), ids
-    except (OSError, ValueError, KeyError, TypeError, OverflowError):
+    except (OSError, ValueError, KeyError, TypeError):
         return None
+
+
+def _npy_header(tokens):
+    """What a .npy file of uint16 (tokens,) begins with, in bytes; numpy.load can read the file too."""
+    header = io.BytesIO()
+    about = {"descr": "<u2", "fortran_order": False, "shape": (tokens,)}
+    np.lib.format.write_array_header_1_0(header, about)
+    return header.getvalue()
 
 
 def _encode(path, state, ids_path, about_path):
@@ -76,8 +88,7 @@ def _encode(path, state, ids_path, about_path):
         bar = tqdm(total=total, desc=path.name, unit="B", unit_scale=True, leave=False, disable=quick)
         with bar, open(partial, "wb") as file:
             tokenizer, about = _survey(path, state, bar)
-            header = {"descr": "<u2", "fortran_order": False, "shape": (about["tokens"],)}
-            np.lib.format.write_array_header_1_0(file, header)
+            file.write(_npy_header(about["tokens"]))
             # Written, not mapped: on a full disk a write is an error, a mapped page ends the program.
             for piece in _pieces(path, state, bar):
                 file.write(tokenizer.encode(piece).numpy().astype("<u2"))
@@ -147,7 +158,7 @@ def _state(path):
     """Size in bytes and time of the last change in nanoseconds: if both stay, so did the file."""
     try:
         stat = path.stat()
-    except OSError as error:
+    except (OSError, ValueError) as error:  # ValueError: a path with a null character in it
         raise _unreadable(path, error) from None
     return {"size": stat.st_size, "mtime_ns": stat.st_mtime_ns}
 
@@ -158,5 +169,5 @@ def _sha256(path):
 
 
 def _unreadable(path, error):
-    reason = error.strerror or type(error).__name__
+    reason = getattr(error, "strerror", None) or type(error).__name__
     return ValueError(f"The corpus {path} cannot be read ({reason}): give the path of a UTF-8 text file.")

@@ -11,7 +11,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from helpers.checks import check_choice, check_flag, check_number, check_whole
+from helpers.checks import check_batch, check_choice, check_flag, check_kind, check_number, check_whole, shown
 
 
 class BigramLanguageModel(nn.Module):
@@ -19,11 +19,13 @@ class BigramLanguageModel(nn.Module):
 
     def __init__(self, vocab_size):
         super().__init__()
+        check_sizes(vocab_size=vocab_size)
         self.next_token_logits = nn.Embedding(vocab_size, vocab_size)
         nn.init.normal_(self.next_token_logits.weight, std=0.02)  # near zero: near uniform
 
     def forward(self, idx, targets=None):
         """idx (B, T) -> logits (B, T, V) and the mean cross-entropy in nats, None without targets."""
+        check_batch(idx, targets)
         logits = self.next_token_logits(idx)
         return logits, next_token_loss(logits, targets)
 
@@ -35,6 +37,13 @@ def next_token_loss(logits, targets):
     return F.cross_entropy(logits.flatten(0, 1), targets.flatten())
 
 
+def check_sizes(dropout=0.0, **sizes):
+    """Raise ValueError unless all sizes are whole numbers of at least 1, and dropout a share below 1."""
+    for name, value in sizes.items():
+        check_whole(name, value)
+    check_number("dropout", dropout, least=0, below=1)
+
+
 class Head(nn.Module):
     """One head of causal self-attention: x (B, T, C) -> (B, T, D). (Notebook 03)
 
@@ -43,6 +52,7 @@ class Head(nn.Module):
 
     def __init__(self, n_embd, head_size, block_size, dropout=0.0):
         super().__init__()
+        check_sizes(n_embd=n_embd, head_size=head_size, block_size=block_size, dropout=dropout)
         self.query = nn.Linear(n_embd, head_size, bias=False)
         self.key = nn.Linear(n_embd, head_size, bias=False)
         self.value = nn.Linear(n_embd, head_size, bias=False)
@@ -100,6 +110,8 @@ class LanguageModel(nn.Module):
 
     def __init__(self, vocab_size, block_size, n_embd, body):
         super().__init__()
+        check_sizes(vocab_size=vocab_size, block_size=block_size, n_embd=n_embd)
+        check_kind("body", body, nn.Module, "a module from (B, T, C) to (B, T, C), such as a Head")
         self.block_size = block_size
         self.token_embedding = nn.Embedding(vocab_size, n_embd)
         self.position_embedding = nn.Embedding(block_size, n_embd)
@@ -111,10 +123,20 @@ class LanguageModel(nn.Module):
 
     def forward(self, idx, targets=None):
         """idx (B, T) -> logits (B, T, V) and the mean cross-entropy in nats, None without targets."""
+        check_batch(idx, targets)
+        check_length(idx.shape[1], self.block_size)
         positions = torch.arange(idx.shape[1], device=idx.device)
         x = self.token_embedding(idx) + self.position_embedding(positions)  # (B, T, C)
         logits = self.lm_head(self.body(x))  # (B, T, V)
         return logits, next_token_loss(logits, targets)
+
+
+def check_length(T, block_size):
+    """Raise ValueError if T tokens are more than a model has positions for."""
+    if T > block_size:
+        raise ValueError(
+            f"{T} tokens are longer than block_size={block_size}: pass at most the last block_size tokens."
+        )
 
 
 ACTIVATIONS = {"relu": nn.ReLU, "gelu": nn.GELU, "gelu_tanh": lambda: nn.GELU("tanh")}
@@ -147,12 +169,17 @@ class GPTConfig:
         check_choice("position", self.position, POSITIONS)
         for name in ("bias", "qkv_bias", "head_bias", "tie_weights"):
             check_flag(name, getattr(self, name))
-        if self.position == "sinusoidal" and self.n_embd % 2:
-            raise ValueError(f"n_embd={self.n_embd} must be even for sinusoidal positions.")
+        if self.position == "sinusoidal":
+            check_even(self.n_embd)
 
     @property
     def head_size(self):
         return self.n_embd // self.n_head
+
+
+def check_config(config):
+    """Raise ValueError unless config is a GPTConfig."""
+    check_kind("config", config, GPTConfig, "a GPTConfig, such as GPTConfig(vocab_size=65)")
 
 
 class CausalSelfAttention(nn.Module):
@@ -163,6 +190,7 @@ class CausalSelfAttention(nn.Module):
 
     def __init__(self, config):
         super().__init__()
+        check_config(config)
         self.n_head = config.n_head
         self.dropout_p = config.dropout
         self.qkv = nn.Linear(config.n_embd, 3 * config.n_embd, bias=config.qkv_bias)
@@ -221,6 +249,7 @@ class FeedForward(nn.Module):
 
     def __init__(self, config):
         super().__init__()
+        check_config(config)
         self.widen = nn.Linear(config.n_embd, 4 * config.n_embd, bias=config.bias)
         self.activation = ACTIVATIONS[config.activation]()
         self.narrow = nn.Linear(4 * config.n_embd, config.n_embd, bias=config.bias)
@@ -238,6 +267,7 @@ class Block(nn.Module):
 
     def __init__(self, config):
         super().__init__()
+        check_config(config)
         self.ln_1 = nn.LayerNorm(config.n_embd, bias=config.bias)
         self.attn = CausalSelfAttention(config)
         self.ln_2 = nn.LayerNorm(config.n_embd, bias=config.bias)
@@ -253,10 +283,18 @@ def sinusoidal_positions(block_size, n_embd):
 
     Source: Vaswani et al. 2017, section 3.5.
     """
+    check_sizes(block_size=block_size, n_embd=n_embd)
+    check_even(n_embd)
     position = torch.arange(block_size).unsqueeze(1)  # (T, 1)
     frequency = torch.exp(-math.log(10000.0) * torch.arange(0, n_embd, 2) / n_embd)  # (C/2,)
     angles = position * frequency
     return torch.stack([angles.sin(), angles.cos()], dim=-1).flatten(1)  # sin, cos, sin, cos, ...
+
+
+def check_even(n_embd):
+    """Raise ValueError if n_embd is odd: sines and cosines come in pairs."""
+    if n_embd % 2:
+        raise ValueError(f"n_embd={n_embd} must be even for sinusoidal positions.")
 
 
 class GPT(nn.Module):
@@ -267,6 +305,7 @@ class GPT(nn.Module):
 
     def __init__(self, config):
         super().__init__()
+        check_config(config)
         self.config = config
         self.token_embedding = nn.Embedding(config.vocab_size, config.n_embd)
         if config.position == "learned":
@@ -300,13 +339,10 @@ class GPT(nn.Module):
 
         With a cache (see generate.py), idx holds only the tokens after those already cached.
         """
+        check_batch(idx, targets)
         past = 0 if cache is None else cache.length
         T = past + idx.shape[1]
-        if T > self.config.block_size:
-            raise ValueError(
-                f"{T} tokens are longer than block_size={self.config.block_size}: "
-                "pass at most the last block_size tokens."
-            )
+        check_length(T, self.config.block_size)
         positions = torch.arange(past, T, device=idx.device)
         x = self.dropout(self.token_embedding(idx) + self.position_embedding(positions))  # (B, T, C)
         for block in self.blocks:
@@ -319,7 +355,31 @@ class GPT(nn.Module):
 
 def count_parameters(model):
     """How many numbers training adjusts; tied weights count once, fixed tables not at all."""
+    check_model(model)
     return sum(p.numel() for p in model.parameters() if p.requires_grad)
+
+
+def check_model(model):
+    """Raise ValueError unless model is a module of PyTorch."""
+    check_kind("model", model, nn.Module, "a model, such as GPT(config)")
+
+
+def check_in_vocabulary(name, ids, model):
+    """Raise ValueError if ids (any shape) hold one that the course's model does not know.
+
+    Reads all ids, so it stands at the entry of a program, never in the loop of its steps.
+    """
+    table = getattr(model, "token_embedding", getattr(model, "next_token_logits", None))
+    if not isinstance(table, nn.Embedding) or not ids.numel():
+        return
+    # Piece by piece: the ids of a large text, 16 bits each, need not fit into memory as int64.
+    ends = torch.stack([torch.stack(piece.long().aminmax()) for piece in ids.reshape(-1).split(2**24)])
+    lowest, highest = ends.min().item(), ends.max().item()
+    if lowest < 0 or highest >= table.num_embeddings:
+        raise ValueError(
+            f"{name} holds ids from {lowest} to {highest}, but the model knows 0 to "
+            f"{table.num_embeddings - 1}: encode the text with the model's own tokenizer."
+        )
 
 
 def parameter_table(config):
@@ -327,6 +387,7 @@ def parameter_table(config):
 
     Nothing is built, so it is immediate at any size. n_head appears nowhere: heads only share out C.
     """
+    check_config(config)
     C, T, V, L = config.n_embd, config.block_size, config.vocab_size, config.n_layer
     return {
         "token embedding": V * C,
@@ -345,12 +406,14 @@ def activations_per_token(config):
     returns (C) and the widened layer (4 C, twice with GELU); the end keeps 2 C and V. This holds for
     the fused attention kernel, which keeps no (T, T) scores, in float32 without dropout.
     """
+    check_config(config)
     C, widened = config.n_embd, 4 if config.activation == "relu" else 8
     return config.n_layer * (8 + widened) * C + 2 * C + config.vocab_size
 
 
 def training_memory(config, batch_size):
     """Bytes to train GPT(config) in float32 with AdamW, by part: 16 a parameter, and activations."""
+    check_whole("batch_size", batch_size)
     parameters = sum(parameter_table(config).values())
     tokens = batch_size * config.block_size
     return {
@@ -367,6 +430,7 @@ def flops_per_token(config):
     Six per weight that multiplies an activation, and 12 n_layer C T for attention.
     Source: Chowdhery et al. 2022 (PaLM, arXiv:2204.02311), appendix B.
     """
+    check_config(config)
     C, T, V = config.n_embd, config.block_size, config.vocab_size
     weights = config.n_layer * 12 * C * C + V * C
     return 6 * weights + 12 * config.n_layer * C * T
@@ -378,6 +442,11 @@ def attention_maps(model, idx):
 
     Returns a list with one tensor a layer: (B, H, T, T), H = 1 for a single Head. Causal rows sum to 1.
     """
+    check_model(model)
+    check_batch(idx)
+    if 0 in idx.shape:
+        raise ValueError(f"idx={shown(idx)} holds no token: encode a text of at least one character.")
+    check_in_vocabulary("idx", idx, model)
     maps, hooks = [], []
 
     def record(module, inputs):

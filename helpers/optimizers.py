@@ -5,6 +5,7 @@ from collections import defaultdict
 
 import torch
 
+from helpers.checks import check_kind, check_number, shown
 from helpers.device import bf16_is_fast
 
 
@@ -13,6 +14,7 @@ def learning_rate_factor(step, config):
 
     Source: Loshchilov and Hutter 2017 (arXiv:1608.03983), equation 5, without restarts.
     """
+    check_number("step", step, least=0)
     if step < config.warmup_steps:
         return (step + 1) / config.warmup_steps
     floor = config.min_learning_rate_ratio
@@ -26,6 +28,8 @@ def orthogonalise(matrices, coefficients=(3.4445, -4.775, 2.0315), steps=5, eps=
     Every step applies the polynomial a s + b s^3 + c s^5 to each singular value s, by matrix
     products alone, in the dtype of `matrices`. Source: Newton-Schulz iteration of Jordan 2024 (Muon).
     """
+    if not torch.is_tensor(matrices) or matrices.dim() != 3 or not matrices.is_floating_point():
+        raise ValueError(f"matrices={shown(matrices)} must be real (N, rows, columns): stack them.")
     a, b, c = coefficients
     tall = matrices.shape[1] > matrices.shape[2]
     x = matrices.mT if tall else matrices  # the smaller side makes the smaller products
@@ -75,6 +79,7 @@ def make_optimizers(model, config):
     blocks go to Muon, whose update has every singular value near 1; embeddings and the final layer
     are look-up tables rather than maps, and stay with AdamW.
     """
+    check_kind("model", model, torch.nn.Module, "a model, such as GPT(config)")
     params = {n: p for n, p in model.named_parameters() if p.requires_grad}
     in_blocks = {n for n, p in params.items() if p.dim() == 2 and n.startswith("blocks.")}
     muon = [params[n] for n in params if n in in_blocks] if config.optimizer == "muon" else []

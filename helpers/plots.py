@@ -6,14 +6,18 @@ every common form of colour vision; a heat map's colours differ in lightness too
 
 import functools
 import io
+from collections.abc import Callable
 
 import matplotlib.pyplot as plt
 import numpy as np
 import torch
 from matplotlib.collections import PathCollection
+from matplotlib.figure import Figure
 from matplotlib.font_manager import FontProperties
 from matplotlib.textpath import TextPath
 from matplotlib.transforms import Affine2D
+
+from helpers.checks import check_kind, check_number, check_whole, shown
 
 COLOURS = ["#0072B2", "#E69F00", "#009E73", "#D55E00", "#56B4E9", "#CC79A7", "#777777"]
 BLUE, ORANGE, GREEN, RED, SKY, PURPLE, GREY = COLOURS
@@ -36,6 +40,7 @@ plt.rcParams.update(
 
 def to_png(fig):
     """Figure -> PNG bytes; the figure is closed, so that nothing draws it a second time."""
+    check_kind("fig", fig, Figure, "a Figure, such as a plot_ function returns")
     buffer = io.BytesIO()
     fig.savefig(buffer, format="png", dpi=100)
     plt.close(fig)
@@ -44,6 +49,7 @@ def to_png(fig):
 
 def visible(token):
     """A token as it can be read on an axis: spaces and line breaks get a sign."""
+    check_kind("token", token, str, "a text of one token")
     return token.replace(" ", "␣").replace("\n", "↵").replace("\t", "⇥")
 
 
@@ -51,14 +57,78 @@ def _numpy(values):
     return values.detach().float().cpu().numpy() if torch.is_tensor(values) else np.asarray(values)
 
 
+def numbers_of(name, values, *shape):
+    """values as an array. Raises ValueError unless they are numbers of that shape; None: any length but 0."""
+    try:
+        array = _numpy(values)
+    except ValueError:  # lists of different lengths
+        array = np.asarray(None)
+    same = all(n == wanted or (wanted is None and n) for n, wanted in zip(array.shape, shape))
+    if array.dtype.kind not in "biuf" or array.ndim != len(shape) or not same:
+        wanted = " by ".join("any" if n is None else str(n) for n in shape)
+        raise ValueError(f"{name}={shown(values)} must be numbers, {wanted}: one for each thing to draw.")
+    return array
+
+
+def check_dict(name, value):
+    """Raise ValueError unless value is a dict that holds something to draw."""
+    if not isinstance(value, dict) or not value:
+        raise ValueError(
+            f'{name}={shown(value)} must be a dict of one or more entries: give {{"name": ...}}.'
+        )
+
+
+def check_list(name, value, length=None):
+    """Raise ValueError unless value is a str, list or tuple that is not empty, and of that length."""
+    listed = isinstance(value, str | list | tuple) and len(value) > 0
+    if not listed or (length is not None and len(value) != length):
+        wanted = (
+            "of one or more entries" if length is None else f"of length {length}, one for each thing drawn"
+        )
+        raise ValueError(f"{name}={shown(value)} must be a list {wanted}.")
+
+
+def check_maps(maps):
+    """Raise ValueError unless maps is a list with a tensor (B, H, T, T) a layer."""
+    check_list("maps", maps)
+    for layer in maps:
+        if not torch.is_tensor(layer) or layer.dim() != 4 or layer.shape[2] != layer.shape[3]:
+            raise ValueError(f"maps holds {shown(layer)}, not (B, H, T, T): take them from attention_maps.")
+
+
 def plot_bars(labels, values, title, ylabel, colour=BLUE, height=2.6, highlight=()):
     """One bar a label. Labels in `highlight` are drawn in orange."""
+    values = numbers_of("values", values, len(labels))
     fig, ax = plt.subplots(figsize=(WIDTH, height))
     colours = [ORANGE if label in highlight else colour for label in labels]
-    ax.bar(range(len(labels)), _numpy(values), color=colours)
+    ax.bar(range(len(labels)), values, color=colours)
     ax.set_xticks(range(len(labels)), [visible(label) for label in labels])
     ax.set(title=title, ylabel=ylabel)
     ax.margins(x=0.01)
+    return fig
+
+
+def plot_gains(rows, title):
+    """How many times better the course is than a plain program: rows as in data/runs/bench-*.json.
+
+    Losses are left out; of times and memory less is better, so their ratio is turned over.
+    """
+    check_list("rows", rows)
+    if not all(isinstance(row, dict) and {"what", "unit", "ratio"} <= row.keys() for row in rows):
+        raise ValueError(f"rows={shown(rows)} must be dicts of what, unit and ratio, as in a bench record.")
+    gains = {}
+    for row in rows:
+        if row["ratio"] and row["unit"] != "nats":
+            gains[row["what"]] = 1 / row["ratio"] if row["unit"] in ("s", "MiB") else row["ratio"]
+    labels = sorted(gains, key=gains.get)
+    fig, ax = plt.subplots(figsize=(WIDTH, 0.32 * len(labels) + 0.9))
+    bars = ax.barh(range(len(labels)), [gains[label] for label in labels], color=BLUE)
+    ax.bar_label(bars, fmt="%.3gx", padding=3)
+    ax.axvline(1, color=GREY, linestyle="--")
+    ax.set_xscale("log")
+    ax.set_yticks(range(len(labels)), labels)
+    ax.set(title=title, xlabel="times as good as the plain program (logarithmic; 1 = no gain)")
+    ax.margins(x=0.15)
     return fig
 
 
@@ -66,7 +136,10 @@ def plot_matrix(
     matrix, title, xlabel="", ylabel="", xticks=None, yticks=None, annotate=False, size=4.0, label="", ax=None
 ):
     """A heat map of a matrix, row 0 on top. Ticks are tokens; annotate writes each value in its cell."""
-    matrix = _numpy(matrix)
+    matrix = numbers_of("matrix", matrix, None, None)
+    for name, ticks, n in (("xticks", xticks, matrix.shape[1]), ("yticks", yticks, matrix.shape[0])):
+        if ticks is not None:
+            check_list(name, ticks, n)
     if ax is None:
         _, ax = plt.subplots(figsize=(min(size * 1.2, WIDTH), size))
     image = ax.imshow(matrix, aspect="equal", interpolation="nearest")
@@ -86,8 +159,10 @@ def plot_matrix(
 
 def plot_attention(weights, tokens, title, size=4.6):
     """One attention map: weights (T, T) over the tokens of a text. Row: who looks. Column: at whom."""
+    check_list("tokens", tokens)
+    weights = numbers_of("weights", weights, len(tokens), len(tokens))
     fig, ax = plt.subplots(figsize=(size * 1.15, size))
-    draw_attention(ax, _numpy(weights), tokens)
+    draw_attention(ax, weights, tokens)
     ax.set(title=title, xlabel="key: the character looked at", ylabel="query: the character that looks")
     fig.colorbar(ax.images[0], ax=ax, label="attention weight", shrink=0.8)
     return fig
@@ -95,6 +170,8 @@ def plot_attention(weights, tokens, title, size=4.6):
 
 def plot_attention_grid(maps, tokens, title, cell=1.9):
     """All heads of a model: maps is a list, one (1, H, T, T) a layer. Heads across, layers down."""
+    check_maps(maps)
+    check_list("tokens", tokens, maps[0].shape[2])
     n_layer, n_head = len(maps), maps[0].shape[1]
     cell = min(cell, 11 / n_head)
     fig, axes = plt.subplots(
@@ -126,9 +203,11 @@ def plot_losses(curves, title, smooth=20, height=3.0, reference=None):
 
     Each point is the mean of `smooth` steps. reference maps labels to losses drawn as dashed lines.
     """
+    check_dict("curves", curves)
+    check_whole("smooth", smooth)
+    curves = {label: numbers_of(f"curves[{label!r}]", losses, None) for label, losses in curves.items()}
     fig, ax = plt.subplots(figsize=(WIDTH, height))
     for label, losses in curves.items():
-        losses = np.asarray(losses, dtype=float)
         width = max(1, min(smooth, len(losses) // 4))
         means = np.convolve(losses, np.ones(width) / width, mode="valid")
         ax.plot(np.arange(len(means)) + width, means, label=label)
@@ -141,6 +220,9 @@ def plot_losses(curves, title, smooth=20, height=3.0, reference=None):
 
 def plot_evals(evals, title, best_step=None, height=3.0, claimed=None):
     """Training and validation loss at each sweep: evals is a list of dicts with step, train, val."""
+    check_list("evals", evals)
+    if not all(isinstance(point, dict) and {"step", "train", "val"} <= point.keys() for point in evals):
+        raise ValueError(f"evals={shown(evals)} must be dicts of step, train and val, as in History.evals.")
     fig, ax = plt.subplots(figsize=(WIDTH, height))
     steps = [point["step"] for point in evals]
     for split, colour, marker in (("train", BLUE, "o"), ("val", ORANGE, "s")):
@@ -157,6 +239,9 @@ def plot_evals(evals, title, best_step=None, height=3.0, claimed=None):
 
 def plot_ladder(rungs, title, highlight=None):
     """The ladder: rungs maps a name to a validation loss in nats; the highlighted rung is orange."""
+    check_dict("rungs", rungs)
+    for name, loss in rungs.items():
+        check_number(f"rungs[{name!r}]", loss)
     fig, ax = plt.subplots(figsize=(WIDTH, 0.9 + 0.32 * len(rungs)))
     names, losses = list(rungs), list(rungs.values())
     bars = ax.barh(names, losses, color=[ORANGE if n == highlight else BLUE for n in names], height=0.7)
@@ -210,6 +295,8 @@ def draw_tiles(ax, rows, fontsize=10, gap=1.2):
 
 def plot_examples(x, y, title):
     """The T examples of one block: row t is the context x[: t + 1] and its target y[t]; both are strings."""
+    check_list("x", x)
+    check_list("y", y, len(x))
     fig, ax = plt.subplots(figsize=(min(0.35 * len(x) + 2.2, WIDTH), 0.27 * len(x) + 0.9))
     blue, orange = tint(BLUE), tint(ORANGE, 0.8)
     rows = [[(c, blue) for c in x[: t + 1]] + [(y[t], orange)] for t in range(len(x))]
@@ -225,6 +312,10 @@ def plot_pieces(cuts, title, columns=60):
 
     Neighbouring pieces differ in colour. All cuts must be of the same text.
     """
+    check_dict("cuts", cuts)
+    for name, pieces in cuts.items():
+        check_kind(f"cuts[{name!r}]", pieces, list | tuple, "a list of texts")
+    check_whole("columns", columns)
     palette = [tint(colour, 0.45) for colour in (BLUE, ORANGE, GREEN, PURPLE)]
     rows, ticks = [], {}
     for name, pieces in cuts.items():
@@ -246,6 +337,10 @@ def plot_leak(text, start, block_size, is_train, title):
 
     is_train tells of each window, by where it starts, whether the split put it on the training side.
     """
+    check_list("text", text)
+    check_list("is_train", is_train)
+    check_whole("block_size", block_size, most=len(text))
+    check_whole("start", start, least=0, most=min(len(text) - block_size, len(is_train) - 1))
     first, last = max(start - block_size + 1, 0), min(start + block_size - 1, len(is_train) - 1)
     others = [s for s in range(first, last + 1) if s != start]
     orange, blue, pale = tint(ORANGE, 0.8), tint(BLUE, 0.5), tint(GREY, 0.15)
@@ -269,9 +364,12 @@ def plot_leak(text, start, block_size, is_train, title):
 
 def plot_attention_row(maps, tokens, names, title, cell=1.85):
     """Attention maps (T, T) over the same tokens side by side, each under its name."""
+    check_list("tokens", tokens)
+    maps = [numbers_of("A map", weights, len(tokens), len(tokens)) for weights in maps]
+    check_list("names", names, len(maps))
     fig, axes = plt.subplots(1, len(maps), figsize=(WIDTH, cell + 0.75), squeeze=False)
     for ax, weights, name in zip(axes[0], maps, names):
-        draw_attention(ax, _numpy(weights), tokens, fontsize=7)
+        draw_attention(ax, weights, tokens, fontsize=7)
         ax.set_title(name, fontsize=9, loc="center")
     axes[0, 0].set_ylabel("query")
     fig.supxlabel("key: the character looked at", fontsize=9)
@@ -281,6 +379,11 @@ def plot_attention_row(maps, tokens, names, title, cell=1.85):
 
 def plot_against_head_size(sizes, measures, title, log=(), height=3.1):
     """One axis a measure: measures maps its name to {scaling: one value per head size}; log: log axes."""
+    check_dict("measures", measures)
+    for name, curves in measures.items():
+        check_dict(f"measures[{name!r}]", curves)
+        for label, values in curves.items():
+            numbers_of(f"measures[{name!r}][{label!r}]", values, len(sizes))
     fig, axes = plt.subplots(1, len(measures), figsize=(WIDTH, height))
     for ax, (name, curves) in zip(axes, measures.items()):
         for (label, values), marker in zip(curves.items(), "osD^"):
@@ -308,6 +411,10 @@ def plot_bigram_tables(tables, chars, title, label, logarithmic=False):
     logarithmic suits counts, and leaves zeros white; otherwise the values are probabilities on a square-root
     scale from 0 to 1, and those below 0.001 stay white.
     """
+    check_dict("tables", tables)
+    check_list("chars", chars)
+    V = len(chars)
+    tables = {heading: numbers_of(f"tables[{heading!r}]", table, V, V) for heading, table in tables.items()}
     single = len(tables) == 1
     n_rows = -(-len(tables) // 2)
     fig, axes = plt.subplots(
@@ -317,7 +424,6 @@ def plot_bigram_tables(tables, chars, title, label, logarithmic=False):
         squeeze=False,
         layout="constrained",
     )
-    tables = {heading: _numpy(table) for heading, table in tables.items()}
     if logarithmic:
         highest = max(2, *(table.max() for table in tables.values()))
         norm = plt.matplotlib.colors.LogNorm(vmin=1, vmax=highest)
@@ -349,7 +455,9 @@ def plot_next_token(logits, temperature, tokens, title, top=30, height=3.0):
 
     The order of the bars and the axis stay the same at every temperature, so that only the shape moves.
     """
-    logits = _numpy(logits).astype(float)
+    check_number("temperature", temperature, above=0)
+    check_whole("top", top)
+    logits = numbers_of("logits", logits, len(tokens)).astype(float)
     order = np.argsort(-logits, kind="stable")[:top]
 
     def softmax(z):
@@ -373,6 +481,9 @@ def plot_next_token(logits, temperature, tokens, title, top=30, height=3.0):
 
 def plot_functions(functions, title, low=-4.0, high=4.0):
     """Functions of one number: functions maps a label to a map of tensors."""
+    check_dict("functions", functions)
+    for label, function in functions.items():
+        check_kind(f"functions[{label!r}]", function, Callable, "a function from tensor to tensor")
     x = torch.linspace(low, high, 201)
     fig, ax = plt.subplots(figsize=(WIDTH * 0.6, 2.6))
     for (label, function), style in zip(functions.items(), ("-", "--", ":")):
@@ -385,6 +496,9 @@ def plot_functions(functions, title, low=-4.0, high=4.0):
 
 def plot_by_layer(curves, title, ylabel, logarithmic=True, height=2.9):
     """One value a layer: curves maps a label to a list, layer 0 next to the input."""
+    check_dict("curves", curves)
+    for label, values in curves.items():
+        numbers_of(f"curves[{label!r}]", values, None)
     fig, ax = plt.subplots(figsize=(WIDTH, height))
     for (label, values), marker in zip(curves.items(), "osD^v"):
         ax.plot(range(len(values)), values, marker=marker, ms=5, label=label)
@@ -400,6 +514,10 @@ def plot_by_layer(curves, title, ylabel, logarithmic=True, height=2.9):
 
 def plot_positions(tables, title):
     """Position tables (T, C) above, the cosine of every two positions below: tables maps a name to one."""
+    check_dict("tables", tables)
+    for name, table in tables.items():
+        check_kind(f"tables[{name!r}]", table, torch.Tensor, "a tensor (T, C)")
+        numbers_of(f"tables[{name!r}]", table, None, None)
     fig, axes = plt.subplots(2, len(tables), figsize=(WIDTH, 5.6), height_ratios=[1, 1.7], squeeze=False)
     for (top, bottom), (name, table) in zip(axes.T, tables.items()):
         table = table.detach().float()

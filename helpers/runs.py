@@ -18,14 +18,15 @@ import torch
 from tqdm.auto import tqdm
 
 from helpers.checkpoint import checkpoints, run_folder
-from helpers.data import DATA_DIR, load_corpus, train_val_split, write_atomically
+from helpers.checks import check_ids, check_kind, check_number, shown
+from helpers.data import DATA_DIR, Corpus, load_corpus, train_val_split, write_atomically
 from helpers.device import hardware, pick_device, process_group, rank, world_size
 from helpers.generate import generate
 from helpers.large_text import tokens_of_file
-from helpers.model import GPT, GPTConfig, count_parameters
+from helpers.model import GPT, GPTConfig, count_parameters, parameter_table
 from helpers.presets import PRESETS
 from helpers.tokenizer import BytePairTokenizer, CharTokenizer
-from helpers.train import TrainConfig, precision_of, train
+from helpers.train import TrainConfig, check_run, machine_memory, precision_of, train
 
 RUNS_DIR = DATA_DIR / "runs"
 LARGE_TEXT_BYTES = 100_000_000  # a file from this size on is encoded once and then read from the disk
@@ -36,6 +37,7 @@ LARGE_TEXT_BYTES = 100_000_000  # a file from this size on is encoded once and t
 def build(preset_name, corpus, model_changes=None, train_changes=None):
     """Model, tokenizer, train_ids, val_ids and TrainConfig of a preset on a corpus."""
     preset = preset_of(preset_name)
+    check_kind("corpus", corpus, Corpus, "what load_corpus returns")
     text = corpus.text[: preset.max_chars]
     if preset.tokenizer == "char":
         tokenizer = CharTokenizer.from_text(text)
@@ -57,18 +59,39 @@ def build_from_file(preset_name, path, model_changes=None, train_changes=None):
 
 
 def _build(preset, tokenizer, ids, model_changes, train_changes):
+    for name, changes in (("model_changes", model_changes), ("train_changes", train_changes)):
+        check_kind(name, changes, dict | None, "a dict from setting to value, or None")
     settings = {"vocab_size": tokenizer.vocab_size} | preset.model | (model_changes or {})
     model_config = checked(GPTConfig, settings)
     config = checked(TrainConfig, preset.train | (train_changes or {}))
     train_ids, val_ids = train_val_split(ids)
+    check_model_fits(model_config)
     torch.manual_seed(config.seed)
     return GPT(model_config), tokenizer, train_ids, val_ids, config
 
 
+def check_folder(purpose, path):
+    """Raise ValueError unless path is a folder that can be written to, or one can be made there."""
+    there = next(p for p in (path, *path.absolute().parents) if p.exists())
+    if not there.is_dir() or not os.access(there, os.W_OK):
+        raise ValueError(
+            f"{path} cannot be used for {purpose}, as {there} cannot be written to: choose another folder."
+        )
+
+
+def check_model_fits(config):
+    """Raise ValueError if the weights of GPT(config) alone need more memory than the machine has."""
+    if 4 * sum(parameter_table(config).values()) > machine_memory():
+        raise ValueError(
+            f"A model of vocab_size={config.vocab_size}, n_layer={config.n_layer}, n_embd={config.n_embd}, "
+            f"block_size={config.block_size} does not fit into the memory: lower the largest of them."
+        )
+
+
 def preset_of(name):
     """The preset of that name. Raises ValueError with the choice if there is none."""
-    if name not in PRESETS:
-        raise ValueError(f"There is no preset {name!r}: choose one of {', '.join(PRESETS)}.")
+    if not isinstance(name, str) or name not in PRESETS:
+        raise ValueError(f"There is no preset {shown(name)}: choose one of {', '.join(PRESETS)}.")
     return PRESETS[name]
 
 
@@ -112,6 +135,10 @@ def record_of(preset_name, corpus_name, model, tokenizer, val_ids, config, histo
 
 def bits_per_character(nats_per_token, tokenizer, ids):
     """A loss on ids in bits per character: the one unit in which all tokenizers can be compared."""
+    check_number("nats_per_token", nats_per_token)
+    check_ids("ids", ids)
+    if not len(ids):
+        raise ValueError(f"ids={shown(ids)} holds no token: give those of a text.")
     characters = len(ids) if isinstance(tokenizer, CharTokenizer) else len(tokenizer.decode(ids))
     return nats_per_token / math.log(2) * len(ids) / characters
 
@@ -121,6 +148,12 @@ def load_records(corpus_name):
     paths = sorted(p for name in PRESETS for p in RUNS_DIR.glob(f"{name}-{corpus_name}-*.json"))
     records = [json.loads(path.read_text(encoding="utf-8")) for path in paths]
     return sorted(records, key=lambda r: (list(PRESETS).index(r["preset"]), r["device"]))
+
+
+def load_bench(device_type="cpu"):
+    """The last record of helpers.bench on a kind of device, a dict; None if there is none."""
+    path = RUNS_DIR / f"bench-{device_type}.json"
+    return json.loads(path.read_text(encoding="utf-8")) if path.exists() else None
 
 
 # ---------------------------------------------------------------- the program
@@ -180,7 +213,6 @@ def train_and_record(args):
 
     if args.sample < 0:
         raise ValueError(f"sample={args.sample} must be at least 0.")
-    args.out.mkdir(parents=True, exist_ok=True)  # a folder that cannot be made is noticed now
     changes = given(GPTConfig), given(TrainConfig)
     name = args.corpus or os.environ.get("COURSE_CORPUS") or "plays"
     if Path(name).is_file() and Path(name).stat().st_size >= LARGE_TEXT_BYTES:
@@ -193,6 +225,11 @@ def train_and_record(args):
     device = pick_device(args.device)
     name = f"{args.preset}-{corpus_name}-{device.type}"
     folder = args.checkpoints or DATA_DIR.parent / "build" / "runs" / name
+    # All that can be refused is refused before anything is written, or removed for --fresh.
+    check_run(model, train_ids, val_ids, config, device)
+    check_folder("records", args.out)
+    check_folder("checkpoints", Path(folder))
+    args.out.mkdir(parents=True, exist_ok=True)
     if args.fresh:
         for old in [*checkpoints(folder), *Path(folder).glob("best.safetensors")]:
             old.unlink()

@@ -7,16 +7,22 @@ from itertools import pairwise
 import numpy as np
 import torch
 
+from helpers.checks import check_kind, check_whole, shown
+
 
 class CharTokenizer:
     """One token per distinct character. The vocabulary is the sorted characters of a text."""
 
     def __init__(self, chars):
-        chars = list(chars)
+        check_kind("chars", chars, str | list | tuple, "a text, or a list of characters")
+        given, chars = chars, list(chars)
         if not chars:
             raise ValueError("A vocabulary needs at least one character: give a text that has some.")
-        if len(set(chars)) != len(chars) or any(len(c) != 1 for c in chars):
-            raise ValueError("chars must be distinct single characters, such as sorted(set(text)).")
+        single = all(isinstance(c, str) and len(c) == 1 for c in chars)
+        if not single or len(set(chars)) != len(chars):
+            raise ValueError(
+                f"chars={shown(given)} must be distinct single characters, such as sorted(set(text))."
+            )
         self.chars = chars
         # A table over code points: encoding is then one array look-up for the whole text, many
         # times faster than a dictionary look-up per character. The last entry is -1, for all beyond.
@@ -27,6 +33,7 @@ class CharTokenizer:
     @classmethod
     def from_text(cls, text):
         """The tokenizer whose vocabulary is exactly the characters of `text`."""
+        check_text(text)
         return cls(sorted(set(text)))
 
     @property
@@ -35,6 +42,7 @@ class CharTokenizer:
 
     def encode(self, text):
         """str -> int64 tensor (N,). Raises ValueError at the first character not in the vocabulary."""
+        check_text(text)
         ids = np.empty(len(text), dtype=np.int64)
         # Block by block, so that all that is needed in between stays in the processor's cache.
         for start in range(0, len(text), 1 << 16):
@@ -56,6 +64,11 @@ class CharTokenizer:
         return self._codes[ids].tobytes().decode("utf-32-le", "surrogatepass")
 
 
+def check_text(text):
+    """Raise ValueError unless text is a str; it may be empty."""
+    check_kind("text", text, str, "a str")
+
+
 class BytePairTokenizer:
     """Byte-pair encoding: begin with the 256 bytes, then merge the most frequent pair, again and again.
 
@@ -67,15 +80,21 @@ class BytePairTokenizer:
     WORDS = re.compile(r" ?\w+| ?[^\s\w]+|\s+")
 
     def __init__(self, merges):
-        self.merges = [tuple(pair) for pair in merges]
+        check_kind("merges", merges, list | tuple, "a list of pairs, such as BytePairTokenizer.train learns")
+        self.merges = [checked_pair(pair, 256 + i) for i, pair in enumerate(merges)]
         self.rank = {pair: i for i, pair in enumerate(self.merges)}
         self.pieces = [bytes([i]) for i in range(256)]
         for left, right in self.merges:
             self.pieces.append(self.pieces[left] + self.pieces[right])
+            # Pieces can double with every merge: forty made-up merges would fill any memory.
+            if len(self.pieces[-1]) > 1 << 20:
+                raise ValueError(f"merges={shown(merges)} makes a piece above 1 MiB: learn them by train.")
 
     @classmethod
     def train(cls, text, vocab_size):
         """Learn vocab_size - 256 merges from text. Stops early when no pair occurs twice."""
+        check_text(text)
+        check_whole("vocab_size", vocab_size)
         if vocab_size < 256:
             raise ValueError(f"vocab_size={vocab_size} must be at least 256, one token per byte.")
         counts = Counter(cls.WORDS.findall(text))
@@ -111,6 +130,7 @@ class BytePairTokenizer:
 
     def encode(self, text):
         """str -> int64 tensor (N,). Every text can be encoded."""
+        check_text(text)
         cache, ids = {}, []
         for word in self.WORDS.findall(text):
             if word not in cache:
@@ -137,6 +157,15 @@ class BytePairTokenizer:
             return raw.decode("utf-8", "replace")
 
 
+def checked_pair(pair, known):
+    """A merge as a tuple of two ids. Raises ValueError unless both are among the `known` pieces so far."""
+    if not isinstance(pair, list | tuple) or len(pair) != 2:
+        raise ValueError(f"merges holds {shown(pair)}, which must be a pair of ids: learn them by train.")
+    for i in pair:
+        check_whole("An id in merges", i, 0, known - 1)
+    return tuple(pair)
+
+
 def _merge(ids, pair, new_id):
     """ids with each occurrence of pair replaced by new_id, from left to right."""
     out, i = [], 0
@@ -151,12 +180,21 @@ def _merge(ids, pair, new_id):
 
 
 def _checked_ids(ids, vocab_size):
-    ids = np.asarray(ids.cpu() if torch.is_tensor(ids) else ids)
-    if ids.size == 0:
+    try:
+        row = np.asarray(ids.cpu() if torch.is_tensor(ids) else ids)
+    except (TypeError, ValueError, OverflowError):  # ragged lists, tensors that need a gradient
+        row = np.asarray(None)
+    if row.size == 0:
         return np.zeros(0, dtype=np.int64)
-    if ids.ndim != 1 or not np.issubdtype(ids.dtype, np.integer):
-        raise ValueError(f"ids must be one row of integers, not shape {ids.shape} of {ids.dtype}.")
+    if row.ndim != 1 or not np.issubdtype(row.dtype, np.integer):
+        raise ValueError(
+            f"ids={shown(ids)} must be one row of integers: take one row of idx, such as idx[0]."
+        )
+    ids = row
     if ids.min() < 0 or ids.max() >= vocab_size:
         bad = int(ids.max() if ids.max() >= vocab_size else ids.min())
-        raise ValueError(f"The id {bad} is outside the vocabulary of {vocab_size} (0 to {vocab_size - 1}).")
+        raise ValueError(
+            f"The id {bad} is outside the vocabulary of {vocab_size} (0 to {vocab_size - 1}): "
+            "decode with the tokenizer that encoded."
+        )
     return ids

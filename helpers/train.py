@@ -9,6 +9,7 @@ import os
 import signal
 import threading
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import torch
@@ -16,7 +17,7 @@ from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 from tqdm.auto import tqdm
 
-from helpers.checks import check_choice, check_flag, check_number, check_whole
+from helpers.checks import check_choice, check_flag, check_ids, check_kind, check_number, check_whole, shown
 from helpers.data import check_block_fits, get_batch
 from helpers.device import (
     best_precision,
@@ -26,7 +27,7 @@ from helpers.device import (
     rank,
     world_size,
 )
-from helpers.model import training_memory
+from helpers.model import check_in_vocabulary, check_model, training_memory
 from helpers.optimizers import learning_rate_factor, make_optimizers
 
 # ---------------------------------------------------------------- the loop of the lessons
@@ -34,6 +35,12 @@ from helpers.optimizers import learning_rate_factor, make_optimizers
 
 def fit(model, train_ids, block_size, batch_size, steps, learning_rate, seed=1337):
     """Train by AdamW on random batches; returns the loss of each step, in nats. (Notebook 02)"""
+    check_model(model)
+    check_block_fits(train_ids, block_size, "train_ids")
+    check_in_vocabulary("train_ids", train_ids, model)
+    check_whole("steps", steps, least=0)
+    check_number("learning_rate", learning_rate, least=0)
+    check_whole("seed", seed, least=0, most=2**63 - 1)
     generator = torch.Generator().manual_seed(seed)
     optimizer = torch.optim.AdamW(model.parameters(), lr=learning_rate)
     losses = []
@@ -54,6 +61,11 @@ def evaluate(model, ids, block_size, batch_size=128):
     ids is cut into windows of block_size side by side; the rest at the end is a shorter window.
     Runs in evaluation mode, on the model's device, and leaves the mode as it was.
     """
+    check_model(model)
+    check_ids("ids", ids)
+    check_whole("block_size", block_size)
+    check_whole("batch_size", batch_size)
+    check_in_vocabulary("ids", ids, model)
     if len(ids) < 2:
         raise ValueError(f"{len(ids)} tokens are too few to evaluate on: at least 2 are needed.")
     device = next(model.parameters()).device
@@ -215,11 +227,17 @@ def train(
     processes share each batch. Raises ValueError for a text shorter than a block or a batch larger
     than memory, FloatingPointError if the loss is not finite.
     """
+    check_model(model)
+    if not hasattr(model, "config"):
+        raise ValueError(f"model={shown(model)} has no config: give a GPT, or use fit.")
+    check_kind("config", config, TrainConfig, "a TrainConfig, such as TrainConfig(max_steps=100)")
+    check_kind("history", history, History | None, "what train returned, or None to begin")
+    for name, called in (("on_step", on_step), ("on_eval", on_eval), ("on_save", on_save)):
+        check_kind(name, called, Callable | None, "a function, or None")
+    check_kind("should_stop", should_stop, Callable | None, "a function, or None")
+    device = pick_device(device)
+    check_run(model, train_ids, val_ids, config, device)
     block_size = model.config.block_size
-    check_block_fits(train_ids, block_size)
-    check_block_fits(val_ids, block_size)
-    device = device or pick_device()
-    check_batch_fits(model, config, device)
     on_cuda = device.type == "cuda"
     precision = precision_of(config, device)
     if history is None:
@@ -338,6 +356,14 @@ def train(
     return history
 
 
+def check_run(model, train_ids, val_ids, config, device):
+    """Raise ValueError if the two texts or the batch size do not suit the model and the device."""
+    for name, ids in (("train_ids", train_ids), ("val_ids", val_ids)):
+        check_block_fits(ids, model.config.block_size, name)
+        check_in_vocabulary(name, ids[: 2**24], model)  # not all of a text larger than memory
+    check_batch_fits(model, config, device)
+
+
 def check_batch_fits(model, config, device):
     """Raise ValueError if a batch cannot be shared out, or needs more memory than the machine has."""
     share, rest = divmod(config.batch_size, config.accumulation_steps * world_size())
@@ -346,12 +372,18 @@ def check_batch_fits(model, config, device):
             f"batch_size={config.batch_size} does not divide among {world_size()} processes and "
             f"accumulation_steps={config.accumulation_steps}: choose a multiple of both."
         )
-    if device.type == "cpu" and hasattr(os, "sysconf"):
+    if device.type == "cpu":
         # A CPU's memory is promised first and found missing later, when it is too late for a sentence.
-        there = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
         needed = sum(training_memory(model.config, share).values()) / 2  # in bfloat16, at the least
-        if needed > there:
+        if needed > machine_memory():
             raise ValueError(too_large(config, model.config.block_size, device))
+
+
+def machine_memory():
+    """Bytes of memory of this machine; no limit where the system does not tell."""
+    if not hasattr(os, "sysconf"):
+        return math.inf
+    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
 
 
 @contextlib.contextmanager
@@ -367,6 +399,7 @@ def clear_when_out_of_memory(config, block_size, device):
 
 
 def too_large(config, block_size, device):
+    """The sentence for a batch that needs more memory than there is."""
     return (
         f"A batch of batch_size={config.batch_size} in accumulation_steps={config.accumulation_steps} with "
         f"block_size={block_size} does not fit into the memory of {device}: "

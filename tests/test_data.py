@@ -337,8 +337,8 @@ def test_windows_never_cross_the_split():
     [
         (10, 1, "10 tokens is too short for block_size=10.*at most 9"),
         (99, 1, "10 tokens is too short for block_size=99"),
-        (0, 1, "block_size=0 must be at least 1"),
-        (4, 0, "batch_size=0 must be at least 1"),
+        (0, 1, "block_size=0 must be a whole number of at least 1"),
+        (4, 0, "batch_size=0 must be a whole number of at least 1"),
     ],
 )
 def test_batches_that_do_not_exist(block_size, batch_size, sentence):
@@ -375,7 +375,7 @@ def test_window_dataset_feeds_a_data_loader_and_ends(ids):
 
 
 def test_window_dataset_refuses_nonsense():
-    with pytest.raises(ValueError, match="stride=0 must be at least 1"):
+    with pytest.raises(ValueError, match="stride=0 must be a whole number of at least 1"):
         WindowDataset(torch.arange(10), 4, 0)
     with pytest.raises(ValueError, match="too short for block_size=10"):
         WindowDataset(torch.arange(10), 10)

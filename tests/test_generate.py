@@ -14,7 +14,7 @@ from helpers import generate as module
 from helpers.generate import (
     KVCache,
     check_sampling,
-    draw,
+    draw_token,
     generate,
     next_token_probs,
     overlap,
@@ -148,7 +148,7 @@ def test_the_race_draws_what_multinomial_draws():
     probs = torch.rand(200, 13).softmax(-1)
     for seed in range(5):
         ours, theirs = (torch.Generator().manual_seed(seed) for _ in range(2))
-        drawn = draw(probs, ours)
+        drawn = draw_token(probs, ours)
         assert drawn.shape == (200, 1) and drawn.dtype == torch.int64
         assert torch.equal(drawn, torch.multinomial(probs, 1, generator=theirs))
         assert torch.equal(ours.get_state(), theirs.get_state())
@@ -156,7 +156,7 @@ def test_the_race_draws_what_multinomial_draws():
 
 def test_what_cannot_be_is_never_drawn():
     probs = torch.tensor([0.0, 0.5, 0.0, 0.5]).expand(20_000, 4)
-    assert torch.bincount(draw(probs)[:, 0], minlength=4)[[0, 2]].sum() == 0
+    assert torch.bincount(draw_token(probs)[:, 0], minlength=4)[[0, 2]].sum() == 0
 
 
 # ---------------------------------------------------------------- the cache
@@ -388,7 +388,7 @@ def test_a_bfloat16_copy_writes_too(tiny_gpt, recorded, rows):
 
 def test_probabilities_are_float32_whatever_the_model(tiny_gpt, monkeypatch):
     seen = []
-    monkeypatch.setattr(module, "draw", lambda probs, g: seen.append(probs) or draw(probs, g))
+    monkeypatch.setattr(module, "draw_token", lambda probs, g: seen.append(probs) or draw_token(probs, g))
     generate(tiny_gpt().bfloat16(), torch.zeros(2, 1, dtype=torch.int64), 3, top_k=5, top_p=0.9)
     assert [probs.dtype for probs in seen] == [torch.float32] * 3
 

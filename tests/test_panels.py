@@ -5,8 +5,8 @@ import html
 import inspect
 import struct
 import time
+from itertools import pairwise
 
-import ipywidgets as widgets
 import matplotlib.pyplot as plt
 import numpy as np
 import pytest
@@ -18,6 +18,7 @@ from torch.nn import functional as F
 
 from helpers import panels, plots
 from helpers.data import Corpus
+from helpers.generate import generate
 from helpers.model import GPT, GPTConfig, attention_maps
 from helpers.panels import PANEL_TEXT, Panel, choice, float_slider, int_slider, log_slider, panel, text_field
 from helpers.tokenizer import CharTokenizer
@@ -58,7 +59,7 @@ def controls_of(made):
 
 
 def message_of(made):
-    return html.unescape(next(w for w in made.children[0].children if type(w) is widgets.HTML).value)
+    return html.unescape(made.message.value)
 
 
 def picture_of(made):
@@ -98,9 +99,7 @@ def test_moving_a_control_changes_the_picture(made):
 def test_a_value_error_is_a_sentence_and_the_picture_stays(made):
     before, height = picture_of(made), controls_of(made)["height"]
     height.value = 9
-    assert picture_of(made) == before and "&lt;" in made.children[0].children[-1].value, (
-        "as text, not as HTML"
-    )
+    assert picture_of(made) == before and "&lt;" in made.message.value, "as text, not as HTML"
     assert "height <9> is too high" in message_of(made)
     height.value = 2
     assert message_of(made) == "" and picture_of(made) != before
@@ -112,6 +111,27 @@ def test_other_errors_are_not_swallowed():
 
     with pytest.raises(KeyError):
         panel(draw, x=int_slider(1, 0, 9, "x"))
+
+
+def test_the_title_of_the_picture_is_there_for_a_screen_reader(made):
+    assert "Picture: a<" in made.spoken.value
+    controls_of(made)["name"].value = "b<c"
+    assert "Picture: b&lt;c<" in made.spoken.value and "aria-live" in made.spoken.value
+
+
+def test_a_panel_can_pause(made):
+    before, made.paused = picture_of(made), True
+    controls_of(made)["height"].value = 5
+    assert picture_of(made) == before
+    made.paused = False
+    made.redraw()
+    assert picture_of(made) != before
+
+
+def test_controls_are_as_wide_as_the_page_allows(made):
+    for control in controls_of(made).values():
+        assert control.layout.width == "min(36em, 100%)" and control.style.description_width == "13em"
+    assert made.image.layout.max_width == "100%"
 
 
 def test_a_panel_leaves_no_figure_open(made):
@@ -130,7 +150,7 @@ def test_controls_are_what_they_are_called():
     assert float_slider(0.5, 0.0, 1.0, "p").value == 0.5
     slider = log_slider(1e-3, -5, -1, "rate")
     assert slider.value == pytest.approx(1e-3) and (slider.min, slider.max) == (-5, -1)
-    assert choice({"shown": 7}, 7, "menu").value == 7
+    assert choice({"shown": 7}, 7, "menu").value == choice([("shown", 7)], 7, "menu").value == 7
     assert text_field("a", "prompt").continuous_update is False
 
 
@@ -173,6 +193,7 @@ EXAMPLES = {
     "plot_functions": lambda: plots.plot_functions({"ReLU": F.relu}, "title"),
     "plot_by_layer": lambda: plots.plot_by_layer({"with": [1.0, 2.0]}, "title", "norm"),
     "plot_positions": lambda: plots.plot_positions({"learned": torch.randn(8, 4)}, "title"),
+    "plot_gains": lambda: plots.plot_gains([dict(what="time", unit="s", ratio=0.5)], "title"),
     "draw_batch": lambda: panels.draw_batch(torch.arange(50) % 9, TOKENIZER, 8, 3),
     "draw_fresh_head": lambda: panels.draw_fresh_head("abcd", 2.0, 16, False, "nothing"),
     "draw_counts": lambda: panels.draw_counts(6, 6, 384, 256),
@@ -272,6 +293,12 @@ def test_white_space_can_be_seen():
     assert plots.visible("a b\n\t") == "a␣b↵⇥"
 
 
+def test_neighbouring_parts_differ_in_more_than_colour():
+    bars = [container.patches[0] for container in panels.draw_counts(6, 6, 384, 256).axes[0].containers]
+    hatches = [bar.get_hatch() or "" for bar in bars]
+    assert len(bars) == 6 and all(one != two for one, two in pairwise(hatches))
+
+
 def test_impossible_counts_are_a_sentence():
     with pytest.raises(ValueError, match="n_embd=100 does not divide into n_head=3"):
         panels.draw_counts(2, 3, 100, 64)
@@ -287,27 +314,25 @@ def test_sampling_pictures_refuse_what_cannot_be_sampled():
 # ---------------------------------------------------------------- panels of the course
 
 
-def test_the_panel_of_counts_follows_sliders_and_presets():
+def test_the_panel_of_counts_follows_sliders_and_presets(monkeypatch):
     made = panels.panel_of_counts()
     before, controls = picture_of(made), controls_of(made)
-    controls["n_layer"].value = 3
+    controls["n_layer (blocks)"].value = 3
     assert picture_of(made) != before
     menu = controls["shape of"]
+    drawn, draw = [], panels.draw_counts
+    monkeypatch.setattr(panels, "to_png", lambda fig: drawn.append(fig) or plots.to_png(fig))
     menu.value = "nanogpt-cpu"
-    assert (controls["n_embd"].value, controls["block_size (tokens)"].value) == (128, 64)
-    controls["n_head"].value = 7
+    assert (controls["n_embd (channels)"].value, controls["block_size (tokens)"].value) == (128, 64)
+    assert len(drawn) == 1, "one picture for all that a preset sets"
+    assert picture_of(made) == plots.to_png(draw(4, 4, 128, 64)) and menu.value == "nanogpt-cpu"
+    controls["n_head (heads)"].value = 7
     assert "n_embd=128 does not divide into n_head=7" in message_of(made)
+    assert menu.value == "", "moved by hand, the shape is no preset's any more"
 
 
-def test_the_panel_of_sampling_answers_its_controls():
-    made = panels.panel_of_sampling(a_model(), TOKENIZER, "abc")
-    seen = {picture_of(made)}
-    for label, value in (("prompt", "cab"), ("temperature", 1.5), ("top-k (candidates)", 2)):
-        controls_of(made)[label].value = value
-        seen.add(picture_of(made))
-    assert len(seen) == 4
-    controls_of(made)["prompt"].value = "xyz"
-    assert "'x' at position 0" in message_of(made) and picture_of(made) in seen
+def text_below(made):
+    return html.unescape(made.children[-1].value)
 
 
 def wait_for(condition, seconds=30):
@@ -317,32 +342,116 @@ def wait_for(condition, seconds=30):
         time.sleep(0.02)
 
 
-def test_the_panel_of_training_trains_stops_and_goes_on(monkeypatch, text):
+def test_the_panel_of_sampling_answers_its_controls():
+    made = panels.panel_of_sampling(a_model(), TOKENIZER, "abc")
+    seen = {picture_of(made)}
+    for label, value in (("prompt", "cab"), ("temperature", 1.5), ("top-k (candidates)", 2)):
+        controls_of(made)[label].value = value
+        seen.add(picture_of(made))
+    assert len(seen) == 4
+    controls_of(made)["prompt"].value = "x<y"
+    assert "'x' at position 0" in message_of(made) and picture_of(made) in seen
+
+
+def test_the_panel_of_sampling_writes_what_generate_writes():
+    model = a_model(dropout=0.5)  # in training mode: the panel must not sample with dropout
+    made = panels.panel_of_sampling(model, TOKENIZER, "abc")
+
+    def expected(length, **dials):
+        idx, generator = TOKENIZER.encode("abc")[None], torch.Generator().manual_seed(0)
+        return TOKENIZER.decode(generate(model, idx, length, **dials, generator=generator)[0])
+
+    assert f">{expected(200, temperature=0.8)}</pre>" in text_below(made), "the first text is there at once"
+    first = text_below(made)
+    assert model.training, "the learner's own model stays as it is"
+    controls_of(made)["top-k (candidates)"].value = 3
+    controls_of(made)["length (characters)"].value = 40  # ends the text before
+    wait_for(lambda: f">{expected(40, temperature=0.8, top_k=3)}</pre>" in text_below(made))
+    assert text_below(made) != first
+
+
+def test_a_text_streams_in_and_the_next_move_ends_it(monkeypatch):
+    started = []
+
+    def slow_text(model, tokenizer, prompt, max_new_tokens, **dials):
+        started.append(max_new_tokens)
+        for _ in range(max_new_tokens):
+            if len(started) > 2:  # not the first picture and the first text
+                time.sleep(0.03)
+            yield "a"
+
+    monkeypatch.setattr(panels, "stream_text", slow_text)
+    made = panels.panel_of_sampling(a_model(), TOKENIZER, "b")
+    length = controls_of(made)["length (characters)"]
+    length.value = 600
+    wait_for(lambda: "baa" in text_below(made) and text_below(made).count("a") < 300)
+    length.value = 20
+    wait_for(lambda: f"b{'a' * 20}</pre>" in text_below(made))
+    assert started == [200, 200, 600, 20]
+
+
+def test_the_still_of_the_sampling_panel_holds_the_text_too():
+    made = panels.panel_of_sampling(a_model(), TOKENIZER, "abc")
+    still = base64.b64decode(made._repr_mimebundle_()["image/png"])
+    heights = [struct.unpack(">I", raw[20:24])[0] for raw in (still, picture_of(made))]
+    assert is_png(still) and heights[0] > heights[1] + 100
+
+
+@pytest.fixture
+def trainer(monkeypatch, text):
     monkeypatch.setattr(panels, "load_corpus", lambda name: Corpus("own", text, "", ""))
     made = panels.panel_of_training(torch.device("cpu"))
     controls = controls_of(made)
-    for label, value in (("n_layer", 1), ("n_head", 1), ("n_embd", 16), ("block_size", 8)):
+    for label, value in (("n_layer (blocks)", 1), ("n_head (heads)", 1), ("n_embd (channels)", 16)):
         controls[label].value = value
-    controls["batch_size"].value = 4
-    controls["steps"].value = 5000
-    before = picture_of(made)
+    controls["block_size (tokens)"].value, controls["batch_size (sequences)"].value = 8, 4
+    controls["max_steps"].value = 5000
+    return made
+
+
+def step_of(made):
+    """The step that the message of a training panel names."""
+    return int(message_of(made).split("at step ")[1].split(":")[0])
+
+
+def test_the_panel_of_training_trains_stops_and_continues(trainer):
+    controls, before = controls_of(trainer), picture_of(trainer)
+    train, stop, go_on = (controls[name] for name in ("Train", "Stop", "Continue"))
+    assert (train.disabled, stop.disabled, go_on.disabled) == (False, True, True)
+    train.click()
+    wait_for(lambda: picture_of(trainer) != before)
+    assert (train.disabled, stop.disabled, go_on.disabled) == (True, False, True)
+    stop.click()
+    wait_for(lambda: not train.disabled)
+    assert (stop.disabled, go_on.disabled) == (True, False) and "Stopped at step" in message_of(trainer)
+    stopped_at = step_of(trainer)
+    assert 0 < stopped_at < 5000 and "<pre" in trainer.children[-1].value, "a sample was written"
+    go_on.click()
+    wait_for(lambda: "parameters on" in message_of(trainer))
+    stop.click()
+    wait_for(lambda: not train.disabled)
+    assert step_of(trainer) > stopped_at, "Continue goes on where Stop ended"
+    train.click()
+    stop.click()
+    wait_for(lambda: not train.disabled)
+    assert step_of(trainer) < stopped_at, "Train begins anew"
+
+
+def test_what_cannot_be_trained_is_a_sentence(trainer):
+    controls = controls_of(trainer)
+    controls["n_embd (channels)"].value, controls["n_head (heads)"].value = 32, 3
     controls["Train"].click()
-    wait_for(lambda: picture_of(made) != before)
-    controls["Stop"].click()
     wait_for(lambda: not controls["Train"].disabled)
-    assert "Stopped at step" in message_of(made) and controls["Stop"].disabled
-    stopped_at = int(message_of(made).split("step ")[1].split(":")[0])
-    assert 0 < stopped_at < 5000
-    controls["Train"].click()
-    wait_for(lambda: "parameters on" in message_of(made))
-    time.sleep(0.1)
-    controls["Stop"].click()
-    wait_for(lambda: not controls["Train"].disabled)
-    assert int(message_of(made).split("step ")[1].split(":")[0]) > stopped_at
-    controls["n_embd"].value, controls["n_head"].value = 32, 3
-    controls["Train"].click()
-    wait_for(lambda: not controls["Train"].disabled)
-    assert "n_embd=32 does not divide into n_head=3" in message_of(made)
+    assert "n_embd=32 does not divide into n_head=3" in message_of(trainer)
+    assert controls["Continue"].disabled
+
+
+def test_a_preset_sets_the_sliders_of_the_training_panel(trainer):
+    controls = controls_of(trainer)
+    controls["preset"].value = "nanogpt-char"
+    labels = ("n_embd (channels)", "dropout (share)", "batch_size (sequences)", "max_steps")
+    assert [controls[label].value for label in labels] == [384, 0.2, 64, 5000]
+    assert controls["learning_rate"].value == pytest.approx(1e-3)
 
 
 def test_the_live_curve_is_shown_once_and_then_updated(monkeypatch):

@@ -99,9 +99,68 @@ def test_no_pickle_and_no_code_from_data():
                     faults.append(f"{file}:{node.lineno} calls {name}")
                 if name == "torch.load" and not safe:
                     faults.append(f"{file}:{node.lineno} calls torch.load without weights_only=True")
+                if any(k.arg == "allow_pickle" and ast.unparse(k.value) != "False" for k in node.keywords):
+                    faults.append(f"{file}:{node.lineno} allows pickles")
                 if any(k.arg == "shell" and ast.unparse(k.value) == "True" for k in node.keywords):
                     faults.append(f"{file}:{node.lineno} starts a shell")
     assert not faults
+
+
+NETWORK = {
+    "aiohttp",
+    "ftplib",
+    "http",
+    "httpx",
+    "requests",
+    "smtplib",
+    "socket",
+    "socketserver",
+    "ssl",
+    "urllib",
+}
+
+
+def test_only_the_download_of_a_corpus_uses_the_network():
+    users = set()
+    for file, tree in trees():
+        for node in ast.walk(tree):
+            names = [a.name for a in node.names] if isinstance(node, ast.Import) else []
+            names += [node.module or ""] if isinstance(node, ast.ImportFrom) else []
+            if {name.split(".")[0] for name in names} & NETWORK and not file.startswith("tests/"):
+                users.add(file)
+    assert users == {"helpers/data.py"}
+    source = (ROOT / "helpers" / "data.py").read_text(encoding="utf-8")
+    callers = [
+        f.name
+        for f in ast.parse(source).body
+        if isinstance(f, ast.FunctionDef) and "urllib.request." in ast.unparse(f)
+    ]
+    assert callers == ["_download"], "one place, whose bytes are verified before they are used"
+
+
+def test_nothing_listens_on_anything_but_localhost():
+    hosts = []
+    for file, tree in trees():
+        for node in ast.walk(tree):
+            if (
+                isinstance(node, ast.Call)
+                and ast.unparse(node.func).endswith((".bind", "Server"))
+                and node.args
+            ):
+                hosts.append((file, ast.unparse(node.args[0])))
+    assert [place for place in hosts if not place[1].startswith("('127.0.0.1', ")] == []
+    anywhere = ".".join("0000")  # the address that means every network of the machine
+    pages = [
+        ROOT / "Makefile",
+        ROOT / ".ci" / "run",
+        *(ROOT / ".github").rglob("*.yml"),
+        *SOURCES,
+        *NOTEBOOKS,
+    ]
+    for path in pages:
+        page = path.read_text(encoding="utf-8")
+        assert anywhere not in page and not re.search(r"\bip=(?!127\.0\.0\.1)[\d*'\"]", page), path
+    assert "--ServerApp.ip=127.0.0.1" in (ROOT / "Makefile").read_text(encoding="utf-8")
 
 
 IMPORT_ALL = """

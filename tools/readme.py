@@ -14,8 +14,9 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
+from helpers.bench import HEADINGS, line_of  # noqa: E402
 from helpers.presets import PRESETS  # noqa: E402
-from helpers.runs import RUNS_DIR, load_records  # noqa: E402
+from helpers.runs import RUNS_DIR, load_bench, load_records  # noqa: E402
 
 NOTEBOOKS = {
     "01_data_and_tokenization": ("a tokenizer, a split, batches", "unigram"),
@@ -70,6 +71,13 @@ def runs_table(corpora):
     return rows
 
 
+def bench_table(record):
+    """The benchmark's rows as they stand in data/runs/bench-cpu.json."""
+    if record is None:
+        return ["Not measured yet: `make bench`."]
+    return [HEADINGS, *(line_of(row) for row in record["rows"])]
+
+
 def updated(readme):
     """The README's text with each marked table written anew."""
     ladders = {p.stem[7:]: json.loads(p.read_text()) for p in sorted(RUNS_DIR.glob("ladder-*.json"))}
@@ -77,6 +85,7 @@ def updated(readme):
         "notebooks": notebook_table(ladders["plays"]),
         "ladder": ladder_table(ladders),
         "runs": runs_table(ladders),
+        "bench": bench_table(load_bench("cpu")),
     }
     for mark, rows in tables.items():
         block = f"<!-- {mark}: written by tools/readme.py -->\n" + "\n".join(rows) + "\n<!-- end -->"

@@ -1,0 +1,184 @@
+"""Is this machine ready for the course? A few lines, marked OK, !! (worth a look) or NO (stops the course).
+
+python -m helpers.doctor
+
+At its top it imports the standard library alone, so that it can report what is missing.
+"""
+
+import importlib
+import importlib.metadata
+import os
+import re
+import shutil
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+OK, LOOK, STOP = "OK", "!!", "NO"
+OLDEST_PYTHON = (3, 11)
+ROOM = 2**30  # bytes: the checkpoints of the largest model of the course fit in this
+INSTALL = f"{sys.executable} -m pip install -r requirements.txt"
+
+
+def examine():
+    """The lines of the report: a list of (mark, subject, sentence)."""
+    lines = [python(), packages(), widgets(), disk(), torch_line()]
+    if lines[-1][0] != STOP:  # what follows needs torch
+        lines += [corpus(), threads(), device()]
+    if lines[-1][:2] == (OK, "device"):
+        lines += [bfloat16()]
+    return lines
+
+
+def required():
+    """The versions that the course is tested with: a dict from name to version, from requirements.txt."""
+    text = (ROOT / "requirements.txt").read_text(encoding="utf-8")
+    return dict(re.findall(r"^([\w.-]+)==(\S+)", text, re.MULTILINE))
+
+
+def installed(name):
+    """The installed version of a package without a local part such as +cpu; None if it is not there."""
+    try:
+        return importlib.metadata.version(name).split("+")[0]
+    except importlib.metadata.PackageNotFoundError:
+        return None
+
+
+def python():
+    """Is Python new enough?"""
+    found = ".".join(map(str, sys.version_info[:3]))
+    if sys.version_info[:2] < OLDEST_PYTHON:
+        needed = ".".join(map(str, OLDEST_PYTHON))
+        return (
+            STOP,
+            "python",
+            f"{found} is too old: install Python {needed} or newer, delete .venv, `make lab`",
+        )
+    return OK, "python", found
+
+
+def torch_line():
+    """Can torch be imported, is it the tested one, and is there a GPU that it cannot use?"""
+    try:
+        torch = importlib.import_module("torch")
+    except (ImportError, OSError) as error:  # OSError: a library of its own is missing or broken
+        reason = str(error).strip().splitlines()[0]
+        return STOP, "torch", f"cannot be imported ({reason}): run `{INSTALL}`"
+    if not hasattr(torch.optim, "Muon"):
+        return STOP, "torch", f"{torch.__version__} has no Muon optimizer and is too old: run `{INSTALL}`"
+    if shutil.which("nvidia-smi") and not torch.cuda.is_available():
+        return (
+            LOOK,
+            "torch",
+            (
+                f"{torch.__version__} does not see the NVIDIA GPU of this machine: for its speed, "
+                "install a build with CUDA from https://pytorch.org/get-started"
+            ),
+        )
+    mark, said = compared(["torch"])
+    return mark, "torch", said
+
+
+def packages():
+    """Is everything else installed that notebooks import?"""
+    mark, said = compared(["numpy", "safetensors", "filelock", "tqdm", "matplotlib", "ipykernel"])
+    return mark, "packages", said
+
+
+def widgets():
+    """Are the sliders and JupyterLab the tested ones?"""
+    mark, said = compared(["ipywidgets", "jupyterlab"], can_miss=["jupyterlab"])
+    return mark, "widgets", said
+
+
+def compared(names, can_miss=()):
+    """(mark, sentence) for packages: what is installed beside what requirements.txt says."""
+    versions = {name: (installed(name), required()[name]) for name in names}
+    missing = [name for name, (found, _) in versions.items() if found is None]
+    other = [f"{name} {found} (tested: {pin})" for name, (found, pin) in versions.items() if found != pin]
+    if missing:
+        mark = LOOK if set(missing) <= set(can_miss) else STOP
+        return mark, f"not installed: {', '.join(missing)}. Run `{INSTALL}`"
+    if other:
+        return LOOK, f"{', '.join(other)}: if a notebook fails, run `{INSTALL}`"
+    return OK, ", ".join(f"{name} {found}" for name, (found, _) in versions.items())
+
+
+def device():
+    """Where does notebook 06 train, and why there?"""
+    from helpers.device import hardware, pick_device
+
+    try:
+        chosen = pick_device()
+    except ValueError as error:
+        return STOP, "device", f"{error} (COURSE_DEVICE)"
+    why = "the first that is there of cuda, mps and cpu"
+    if os.environ.get("COURSE_DEVICE"):
+        why = "COURSE_DEVICE asks for it"
+    elif chosen.type == "cpu":
+        why = "no GPU here, so notebook 06 trains the small model"
+    name = chosen if chosen.type != "cuda" else f"{chosen}, {hardware(chosen)}"
+    return OK, "device", f"{name}: {why}"
+
+
+def threads():
+    """Does torch use the cores that this process may use?"""
+    import torch
+
+    used = torch.get_num_threads()
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    if used > cores:
+        return LOOK, "threads", f"{used} on {cores} cores make each other wait: set OMP_NUM_THREADS={cores}"
+    return OK, "threads", f"{used} on {cores} cores"
+
+
+def bfloat16():
+    """Has the device bfloat16 in hardware?"""
+    from helpers.device import best_precision, bf16_is_fast, pick_device
+
+    chosen = pick_device()
+    if bf16_is_fast(chosen):
+        return OK, "bfloat16", "in hardware: training uses it"
+    return OK, "bfloat16", f"not in hardware: training uses {best_precision(chosen)} and takes longer"
+
+
+def disk():
+    """Is there room for checkpoints?"""
+    free = shutil.disk_usage(ROOT).free
+    if free < ROOM:
+        return LOOK, "disk", f"{free / 1e9:.1f} GB free: checkpoints may not fit, so free some space"
+    return OK, "disk", f"{free / 1e9:.0f} GB free"
+
+
+def corpus():
+    """Can the text be read that load_corpus() gives, and is it the one that was verified?"""
+    from helpers.data import DATA_DIR, load_corpus
+
+    asked = os.environ.get("COURSE_CORPUS") or "plays"
+    here = os.environ.get("TINYSHAKESPEARE_PATH") or (DATA_DIR / "tinyshakespeare.txt").exists()
+    if asked == "tinyshakespeare" and not here:
+        return LOOK, "text", "tinyshakespeare is not here yet: the first notebook downloads it (1.1 MB)"
+    try:
+        text = load_corpus().text
+    except ValueError as error:
+        return STOP, "text", str(error)
+    checked = ", verified" if asked in ("plays", "tinyshakespeare") else ", your own (COURSE_CORPUS)"
+    return OK, "text", f"{asked}: {len(text):,} characters{checked}"
+
+
+def main():
+    lines = examine()
+    for mark, subject, sentence in lines:
+        print(f"{mark}  {subject:9} {sentence}")
+    marks = [mark for mark, _, _ in lines]
+    if STOP in marks:
+        print(f"The course cannot run yet: first see to what is marked {STOP}.")
+    elif LOOK in marks:
+        print(f"The course runs. What is marked {LOOK} is worth a look.")
+    else:
+        print("Ready.")
+    return 1 if STOP in marks else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
