@@ -334,7 +334,7 @@ def check_same_run(header, fixed, folder):
     if not whole or not {"tokenizer", "text", "torch", "scaler"} <= header.keys():
         raise ValueError(damaged(f"The newest checkpoint in {folder}", "it holds no training run"))
     differ = [
-        f"{name}={header[kind].get(name)!r} there, {value!r} here"
+        f"{name}={shown(header[kind].get(name))} there, {shown(value)} here"
         for kind in ("model", "train")
         for name, value in fixed[kind].items()
         if header[kind].get(name) != value
@@ -344,6 +344,7 @@ def check_same_run(header, fixed, folder):
     elif header["text"] != fixed["text"]:
         differ.append("another text, or the file has changed")
     if differ:
+        differ = differ[:5] + [f"and {len(differ) - 5} more"] * (len(differ) > 5)
         raise ValueError(
             f"The run in {folder} is not this one ({'; '.join(differ)}): "
             "go on with its settings, or choose another folder."

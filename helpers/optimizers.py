@@ -59,17 +59,14 @@ class Muon(torch.optim.Muon):
 
     def step_together(self, params, group, strength):
         """One step of matrices of one shape; tall ones move further (Jordan 2024)."""
+        updates = []
         for p in params:
-            if "momentum_buffer" not in self.state[p]:
-                self.state[p]["momentum_buffer"] = torch.zeros_like(p)
-        momenta = [self.state[p]["momentum_buffer"] for p in params]
-        grads = torch.stack([p.grad for p in params])
-        torch._foreach_lerp_(momenta, list(grads), 1 - group["momentum"])
-        updates = grads.lerp(torch.stack(momenta), group["momentum"])  # Nesterov: look one step ahead
-        dtype = torch.bfloat16 if bf16_is_fast(grads.device) else torch.float32
-        updates = orthogonalise(updates.to(dtype)).to(grads.dtype)
-        torch._foreach_mul_(params, 1 - group["lr"] * group["weight_decay"])
-        torch._foreach_add_(params, list(updates), alpha=-group["lr"] * strength)
+            momentum = self.state[p].setdefault("momentum_buffer", torch.zeros_like(p))
+            momentum.lerp_(p.grad, 1 - group["momentum"])
+            updates.append(p.grad.lerp(momentum, group["momentum"]))  # Nesterov: look one step ahead
+        dtype = torch.bfloat16 if bf16_is_fast(params[0].device) else torch.float32
+        for p, update in zip(params, orthogonalise(torch.stack(updates).to(dtype))):
+            p.mul_(1 - group["lr"] * group["weight_decay"]).add_(update, alpha=-group["lr"] * strength)
 
 
 def make_optimizers(model, config):

@@ -79,8 +79,9 @@ def check_dict(name, value):
 
 
 def check_list(name, value, length=None):
-    """Raise ValueError unless value is a str, list or tuple that is not empty, and of that length."""
-    listed = isinstance(value, str | list | tuple) and len(value) > 0
+    """Raise ValueError unless value is a str, list, tuple or row that is not empty, and of that length."""
+    row = torch.is_tensor(value) and value.dim() == 1
+    listed = (row or isinstance(value, str | list | tuple)) and len(value) > 0
     if not listed or (length is not None and len(value) != length):
         wanted = (
             "of one or more entries" if length is None else f"of length {length}, one for each thing drawn"
@@ -338,8 +339,8 @@ def plot_leak(text, start, block_size, is_train, title):
     is_train tells of each window, by where it starts, whether the split put it on the training side.
     """
     check_list("text", text)
-    check_list("is_train", is_train)
     check_whole("block_size", block_size, most=len(text))
+    check_list("is_train", is_train)
     check_whole("start", start, least=0, most=min(len(text) - block_size, len(is_train) - 1))
     first, last = max(start - block_size + 1, 0), min(start + block_size - 1, len(is_train) - 1)
     others = [s for s in range(first, last + 1) if s != start]

@@ -55,20 +55,23 @@ def fit(model, train_ids, block_size, batch_size, steps, learning_rate, seed=133
 
 
 @torch.no_grad()
-def evaluate(model, ids, block_size, batch_size=128):
+def evaluate(model, ids, block_size, batch_size=None):
     """Mean loss in nats per token over all of ids (N,): every target counts once, nothing is random.
 
     ids is cut into windows of block_size side by side; the rest at the end is a shorter window.
-    Runs in evaluation mode, on the model's device, and leaves the mode as it was.
+    batch_size windows go through together, by default 8,192 tokens, or 65,536 on a GPU. Runs in
+    evaluation mode, on the model's device, and leaves the mode as it was.
     """
     check_model(model)
     check_ids("ids", ids)
     check_whole("block_size", block_size)
-    check_whole("batch_size", batch_size)
     check_in_vocabulary("ids", ids, model)
     if len(ids) < 2:
         raise ValueError(f"{len(ids)} tokens are too few to evaluate on: at least 2 are needed.")
     device = next(model.parameters()).device
+    if batch_size is None:  # enough to keep the device busy; more would only take more memory
+        batch_size = max((65_536 if device.type == "cuda" else 8_192) // block_size, 1)
+    check_whole("batch_size", batch_size)
     whole = (len(ids) - 1) // block_size * block_size
     batches = []
     if whole:

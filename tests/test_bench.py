@@ -153,12 +153,13 @@ def test_time_to_a_loss_is_that_of_the_first_sweep_at_it(monkeypatch, quick):
     sweeps = [(0, 0.0, 4.0), (5, 1.0, 1.9), (10, 2.0, 1.8), (15, 3.0, 1.7)]  # step, seconds, loss
 
     def made_up(*args, on_eval, should_stop, **kwargs):
-        history = SimpleNamespace(evals=[], best_val=math.inf)
+        history = SimpleNamespace(evals=[], best_val=math.inf, stopped=False)
         for step, seconds, val in sweeps:
             history.evals.append(dict(step=step, seconds=seconds, val=val))
             history.best_val = min(history.best_val, val)
             on_eval(None, history)
-            if should_stop():
+            history.stopped = should_stop()
+            if history.stopped:
                 break
         return history
 
@@ -166,6 +167,15 @@ def test_time_to_a_loss_is_that_of_the_first_sweep_at_it(monkeypatch, quick):
     assert bench.until(1.85, quick, "course-cpu") == (2.0, 10, 1.8)
     assert bench.until(1.8, quick, "course-cpu") == (2.0, 10, 1.8)
     assert bench.until(1.0, quick, "course-cpu") == (None, 15, 1.7)
+
+
+@pytest.mark.parametrize("row", ["training", "muon", "time-to-loss"])
+def test_ctrl_c_in_a_training_ends_the_benchmark(monkeypatch, capsys, tmp_path, row):
+    asked = SimpleNamespace(stopped=True, evals=[dict(step=0, val=4.0, seconds=0.0)], best_val=4.0)
+    monkeypatch.setattr(bench, "train", lambda *args, **kwargs: asked)
+    with pytest.raises(SystemExit, match="stopped: nothing was recorded"):
+        main(monkeypatch, "--only", row, "--out", tmp_path)
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_loss_counts_only_within_the_time(quick):
@@ -248,7 +258,7 @@ def test_queries_keys_and_values_lie_as_in_nanogpt(tiny_gpt):
 @pytest.fixture
 def checkout(tmp_path, quick):
     """A stand-in for a nanoGPT checkout: it copies a finished checkpoint and prints a log."""
-    model = quick.build("nanogpt-cpu")[0]
+    model = randomise(quick.build("nanogpt-cpu")[0])
     weights = {theirs: model.state_dict()[ours] for theirs, ours in nanogpt_names(1)}
     folder = tmp_path / "checkout"
     for name in NANOGPT_FILES:

@@ -303,7 +303,7 @@ def contents(root):
 def test_the_address_is_stamped_everywhere_and_taken_away_again(copy_of_the_course):
     root = copy_of_the_course
     before = contents(root)
-    assert not [name for name, raw in before.items() if b"Open in Colab" in raw]
+    assert not [name for name, raw in before.items() if b"[![Open in Colab]" in raw]
     for path in (root / "notebooks").glob("*.ipynb"):
         assert 'COURSE_REPO = ""  #' in cells_of(path, "code")[0][1]["source"]
     assert len(stamp(root, "someone/old-course")) == 1 + len(NOTEBOOKS)

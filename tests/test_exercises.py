@@ -16,6 +16,8 @@ from helpers.exercises import CASES, case, check, judge
 from helpers.mistakes import EXERCISES
 
 every_exercise = pytest.mark.parametrize("name", EXERCISES)
+# Answers that are a number, two numbers, whole numbers, a tensor with a future, a tuple of tensors.
+ONE_OF_EACH_KIND = ["perplexity", "most_frequent_pair", "sample_ids", "causal_mean", "cached_head"]
 
 
 def verdict(name, function):
@@ -512,7 +514,7 @@ def test_garbage_gets_a_clear_answer(name):
         assert said.startswith("Not solved yet" if garbage is ... else "Not right yet"), (garbage, said)
 
 
-@every_exercise
+@pytest.mark.parametrize("name", ONE_OF_EACH_KIND)
 def test_garbage_after_right_answers_gets_a_clear_answer(name):
     for garbage in GARBAGE:
         seeds = iter(range(CASES))
@@ -523,7 +525,7 @@ def test_garbage_after_right_answers_gets_a_clear_answer(name):
         assert verdict(name, answer).startswith("Not right yet"), garbage
 
 
-@every_exercise
+@pytest.mark.parametrize("name", ONE_OF_EACH_KIND)
 def test_garbage_after_wrong_answers_gets_a_clear_answer(name):
     for garbage in GARBAGE:
         seeds = iter(range(CASES))

@@ -13,6 +13,7 @@ import struct
 import subprocess
 import sys
 import zipfile
+from itertools import pairwise
 
 import nbformat
 import pytest
@@ -307,3 +308,43 @@ def test_normal_form_drops_what_changes_and_what_harms():
     assert [o.get("text") for o in once.cells[0].outputs] == ["ab", "c", None]
     assert once.cells[0].outputs[2].metadata == {}
     json.dumps(once)
+
+
+# ---------------------------------------------------------------- prose that is read elsewhere
+
+PAGES = [*NOTEBOOKS, ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
+every_page = pytest.mark.parametrize("path", PAGES, ids=lambda path: path.stem)
+
+
+def prose_of(path):
+    """The prose of a notebook or of a page, without code."""
+    parts = [path.read_text(encoding="utf-8")]
+    if path.suffix == ".ipynb":
+        parts = [cell["source"] for _, cell in cells_of(path, "markdown")]
+    return re.sub(r"```.*?```|`[^`\n]*`", "", "\n\n".join(parts), flags=re.DOTALL)
+
+
+@every_page
+def test_headings_are_in_order(path):
+    levels = [len(marks) for marks in re.findall(r"^(#{1,6}) ", prose_of(path), re.MULTILINE)]
+    assert levels[0] == 1 and levels.count(1) == 1, "one title, at the top"
+    assert all(after <= before + 1 for before, after in pairwise(levels)), "no level is left out"
+
+
+@every_page
+def test_pictures_in_prose_have_alternative_texts(path):
+    prose = prose_of(path)
+    for text, target in re.findall(r"!\[([^\]]*)\]\(([^)]*)\)", prose):
+        # A badge says what it is in a word or two; a picture needs a sentence.
+        assert len(text) >= (5 if "badge" in target else 30), f"{target}: {text!r}"
+    assert all(re.search(r'\balt="[^"]{5,}"', tag) for tag in re.findall(r"<img[^>]*>", prose))
+
+
+@every_page
+def test_github_understands_the_mathematics(path):
+    prose = prose_of(path)
+    # GitHub shows $ and $$ alone, and refuses what defines or loads something.
+    unknown = r"\\[(\[]|\\(?:newcommand|renewcommand|def|require|operatorname|label|eqref|usepackage|bm)\b"
+    assert re.findall(unknown, prose) == []
+    for block in re.split(r"\n\s*\n", prose):
+        assert len(re.findall(r"(?<!\\)\$", block)) % 2 == 0, f"a $ without its partner: {block[:80]}"

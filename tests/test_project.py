@@ -18,7 +18,7 @@ REQUIREMENTS = dict(
     for line in (ROOT / "requirements.txt").read_text(encoding="utf-8").splitlines()
     if line.split("#")[0].strip()
 )
-OWN = {"helpers", "tools", "conftest", "notebook_files"}
+OWN = {"helpers", "tools", *(path.stem for path in (ROOT / "tests").glob("*.py"))}
 # Packages that another one brings along by definition.
 BROUGHT_BY = {"IPython": "ipykernel", "jupyter_client": "nbclient"}
 SOURCES = sorted(p for folder in ("helpers", "tools", "tests") for p in (ROOT / folder).glob("**/*.py"))
@@ -139,25 +139,16 @@ def test_only_the_download_of_a_corpus_uses_the_network():
 
 
 def test_nothing_listens_on_anything_but_localhost():
-    hosts = []
+    hosts = set()
     for file, tree in trees():
         for node in ast.walk(tree):
-            if (
-                isinstance(node, ast.Call)
-                and ast.unparse(node.func).endswith((".bind", "Server"))
-                and node.args
-            ):
-                hosts.append((file, ast.unparse(node.args[0])))
-    assert [place for place in hosts if not place[1].startswith("('127.0.0.1', ")] == []
+            if isinstance(node, ast.Call) and ast.unparse(node.func).endswith((".bind", "Server")):
+                addresses = [a for a in node.args[:1] if isinstance(a, ast.Tuple)]  # (host, port)
+                hosts |= {(file, ast.unparse(a.elts[0])) for a in addresses}
+    assert hosts and {host for _, host in hosts} == {"'127.0.0.1'"}, hosts
     anywhere = ".".join("0000")  # the address that means every network of the machine
-    pages = [
-        ROOT / "Makefile",
-        ROOT / ".ci" / "run",
-        *(ROOT / ".github").rglob("*.yml"),
-        *SOURCES,
-        *NOTEBOOKS,
-    ]
-    for path in pages:
+    commands = [ROOT / "Makefile", ROOT / ".ci" / "run", *(ROOT / ".github").rglob("*.yml")]
+    for path in [*commands, *SOURCES, *NOTEBOOKS]:
         page = path.read_text(encoding="utf-8")
         assert anywhere not in page and not re.search(r"\bip=(?!127\.0\.0\.1)[\d*'\"]", page), path
     assert "--ServerApp.ip=127.0.0.1" in (ROOT / "Makefile").read_text(encoding="utf-8")

@@ -29,8 +29,10 @@ NOTEBOOKS = {
 
 
 def minutes(name):
-    """Reading time: 150 words of prose a minute, and half a minute for every code cell."""
+    """Reading time: 150 words of prose a minute, and half a minute for every code cell, up to the exercises."""
     cells = json.loads((ROOT / "notebooks" / f"{name}.ipynb").read_text(encoding="utf-8"))["cells"]
+    end = next(i for i, c in enumerate(cells) if "".join(c["source"]).startswith("## Exercises"))
+    cells = cells[:end]
     words = sum(len("".join(c["source"]).split()) for c in cells if c["cell_type"] == "markdown")
     code = sum(c["cell_type"] == "code" for c in cells)
     return max(5, 5 * round((words / 150 + code / 2) / 5))
