@@ -11,7 +11,7 @@ NOTEBOOKS = $(shell ls -r notebooks/*.ipynb)
 help:
 	@echo "make lab      open the course in JupyterLab"
 	@echo "make test     run every notebook under nbval, and every test"
-	@echo "make test-faults     kill training runs, flip bits, fill disks (about two minutes)"
+	@echo "make test-faults     kill training runs, flip bits, fill disks, Colab and a classroom (long)"
 	@echo "make test-corpus CORPUS=...  run every notebook on another text, without comparing outputs"
 	@echo "make run      execute all notebooks on the best device here, results to build/"
 	@echo "make refresh  execute all notebooks on the CPU and store their outputs"
@@ -30,7 +30,7 @@ help:
 # JupyterLab keeps its token, listens on localhost only and asks nobody for updates. As root (in a container) it asks to be told so.
 lab: .venv/installed
 	$(PY) -m helpers.doctor
-	$(PY) -m jupyterlab --ServerApp.ip=127.0.0.1 --ServerApp.root_dir=. \
+	$(PY) -m jupyterlab --config=tools/jupyter_config.py --ServerApp.ip=127.0.0.1 --ServerApp.root_dir=. \
 	  --LabApp.default_url=/lab/tree/notebooks/01_data_and_tokenization.ipynb \
 	  --LabApp.check_for_updates_class=jupyterlab.NeverCheckForUpdate \
 	  $$([ "$$(id -u)" = 0 ] && echo --allow-root) $(LAB_ARGS)

@@ -12,7 +12,9 @@ the lessons
     presets.py       named configurations, the five systems among them      (notebook 06)
     runs.py          a preset on a text, recorded; the command line         (notebook 06)
     ladder.py        the rungs: one validation loss per idea, one budget    (all notebooks)
-    exercises.py     check(...), with slow.py (the specifications) and mistakes.py (what goes wrong)
+    exercises.py     check(...): is an exercise solved, and if not, why?    (all notebooks)
+    slow.py          the exercises as slow code, which says what is wanted
+    mistakes.py      their random cases, and what often goes wrong
 what carries them
     plots.py         pictures                                               (all notebooks)
     panels.py        sliders over pictures                                  (all notebooks)

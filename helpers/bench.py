@@ -445,7 +445,7 @@ def loss_in_time(bench):
     _, _, _, _, config = bench.build("course-cpu")
     tokens = config.batch_size * (bench.sizes["model"] or PRESETS["course-cpu"].model)["block_size"]
     # A little less than fits, so that a slow minute of the machine does not lead past the time.
-    steps = max(int(0.95 * seconds * bench.found["course_rate"] / tokens), 2)
+    steps = max(int(0.88 * seconds * bench.found["course_rate"] / tokens), 2)
     model, _, train_ids, val_ids, config = bench.build("course-cpu", max_steps=steps, eval_interval=steps)
     history = course_train(model, train_ids, val_ids, config, bench.device)
     final = history.evals[-1]["val"]

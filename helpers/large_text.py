@@ -10,6 +10,7 @@ import contextlib
 import hashlib
 import io
 import json
+import mmap
 import os
 import sys
 import warnings
@@ -56,17 +57,18 @@ def _stored(path, state, ids_path, about_path):
         about = json.loads(about_path.read_text(encoding="utf-8"))
         header = _npy_header(about["tokens"])
         with open(ids_path, "rb") as file:
-            if file.read(len(header)) != header:
-                return None
-        if ids_path.stat().st_size != len(header) + 2 * about["tokens"]:
+            mapped = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+        if mapped[: len(header)] != header or len(mapped) != len(header) + 2 * about["tokens"]:
             return None
         if about["size"] != state["size"]:
             return None
         # A copy or a checkout has another time, and perhaps the same text.
         if about["mtime_ns"] != state["mtime_ns"] and about["sha256"] != _sha256(path):
             return None
-        ids = np.memmap(ids_path, "<u2", mode="r", offset=len(header), shape=about["tokens"])
-        return CharTokenizer(about["chars"]), ids
+        if hasattr(mapped, "madvise"):  # not on Windows
+            # Batches are drawn from anywhere: without this, each window is read with much around it.
+            mapped.madvise(mmap.MADV_RANDOM)
+        return CharTokenizer(about["chars"]), np.frombuffer(mapped, "<u2", offset=len(header))
     except (OSError, ValueError, KeyError, TypeError):
         return None
 

@@ -31,9 +31,9 @@ PRESETS = {
         "the course's own, for a laptop",
         model=dict(n_layer=4, n_head=4, n_embd=128, block_size=64, bias=False),
         train=dict(
-            batch_size=32, max_steps=1250, learning_rate=4e-3, min_learning_rate_ratio=0.0,
+            batch_size=64, max_steps=800, learning_rate=5e-3, min_learning_rate_ratio=0.0,
             warmup_steps=50, weight_decay=0.1, beta2=0.99, grad_clip=1.0,
-            optimizer="muon", muon_learning_rate=0.03, eval_interval=250, compile=False,
+            optimizer="muon", muon_learning_rate=0.04, eval_interval=200, compile=False,
         ),
     ),
     "course-sprint": Preset(

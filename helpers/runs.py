@@ -30,6 +30,7 @@ from helpers.train import TrainConfig, check_run, machine_memory, precision_of, 
 
 RUNS_DIR = DATA_DIR / "runs"
 LARGE_TEXT_BYTES = 100_000_000  # a file from this size on is encoded once and then read from the disk
+LARGEST_SWEEP = 1_000_000  # validation tokens that are kept of such a text
 
 # ---------------------------------------------------------------- from a name to a model and a text
 
@@ -55,16 +56,18 @@ def build_from_file(preset_name, path, model_changes=None, train_changes=None):
             "choose a character preset, or give a part of the text."
         )
     tokenizer, ids = tokens_of_file(path)
-    return _build(preset, tokenizer, ids[: preset.max_chars], model_changes, train_changes)
+    # A tenth of a large text would take longer to sweep than to train on.
+    val_fraction = min(0.1, LARGEST_SWEEP / max(len(ids), 1))
+    return _build(preset, tokenizer, ids[: preset.max_chars], model_changes, train_changes, val_fraction)
 
 
-def _build(preset, tokenizer, ids, model_changes, train_changes):
+def _build(preset, tokenizer, ids, model_changes, train_changes, val_fraction=0.1):
     for name, changes in (("model_changes", model_changes), ("train_changes", train_changes)):
         check_kind(name, changes, dict | None, "a dict from setting to value, or None")
     settings = {"vocab_size": tokenizer.vocab_size} | preset.model | (model_changes or {})
     model_config = checked(GPTConfig, settings)
     config = checked(TrainConfig, preset.train | (train_changes or {}))
-    train_ids, val_ids = train_val_split(ids)
+    train_ids, val_ids = train_val_split(ids, val_fraction)
     check_model_fits(model_config)
     torch.manual_seed(config.seed)
     return GPT(model_config), tokenizer, train_ids, val_ids, config

@@ -29,7 +29,7 @@ NOTEBOOKS = {
 
 
 def minutes(name):
-    """Reading time: 150 words of prose a minute, and half a minute for every code cell, up to the exercises."""
+    """Reading time up to the exercises: 150 words of prose a minute, half a minute for every code cell."""
     cells = json.loads((ROOT / "notebooks" / f"{name}.ipynb").read_text(encoding="utf-8"))["cells"]
     end = next(i for i, c in enumerate(cells) if "".join(c["source"]).startswith("## Exercises"))
     cells = cells[:end]
