@@ -192,6 +192,13 @@ def test_the_cache_returns_all_that_was_appended_from_memory_taken_once():
     assert memory.data_ptr() == address == got[0].data_ptr(), "a view of the first memory, no copy"
 
 
+def test_new_tokens_may_come_in_pieces_of_any_size(tiny_gpt):
+    model, idx = randomise(tiny_gpt()).eval(), torch.randint(11, (2, 8))
+    whole, cache = model(idx)[0], KVCache(8)
+    pieces = [model(piece, cache=cache)[0] for piece in idx.split([2, 3, 1, 2], dim=1)]
+    assert_close(torch.cat(pieces, dim=1), whole, rtol=1e-4, atol=1e-5)
+
+
 def test_one_cache_serves_the_whole_text_also_when_the_view_moves(tiny_gpt, monkeypatch):
     made = []
     monkeypatch.setattr(module, "KVCache", lambda size: made.append(KVCache(size)) or made[-1])
@@ -236,6 +243,9 @@ def test_the_cache_saves_work(tiny_gpt):
     model.register_forward_pre_hook(lambda m, inputs: widths.append(inputs[0].shape[1]))
     generate(model, torch.zeros(1, 3, dtype=torch.int64), 5)
     assert widths == [3, 1, 1, 1, 1]
+    widths.clear()
+    generate(model, torch.zeros(1, 3, dtype=torch.int64), 5, use_cache=False)
+    assert widths == [3, 4, 5, 6, 7], "the plain loop of the lessons"
 
 
 @given(length=st.integers(1, 400), block_size=st.integers(1, 40))
@@ -413,8 +423,10 @@ def test_onednn_rests_for_single_bfloat16_rows_only(tiny_gpt, monkeypatch):
         raise RuntimeError
     assert torch.backends.mkldnn.enabled
     monkeypatch.setattr(torch.backends.mkldnn, "enabled", False)
-    with plain_products(False):
-        assert not torch.backends.mkldnn.enabled, "who had it off keeps it off"
+    for switch in (False, True):
+        with plain_products(switch):
+            assert not torch.backends.mkldnn.enabled, "who had it off keeps it off"
+        assert not torch.backends.mkldnn.enabled
 
 
 # ---------------------------------------------------------------- text, as it is written
@@ -504,6 +516,8 @@ def test_a_stop_string_may_begin_inside_a_token():
     written = BYTES.pieces[long].decode()
     assert pieces([long], stop=written[1:], tokenizer=BYTES) == [written[0]]
     assert "".join(pieces("x日本y", "本y", BYTES)) == "x日"
+    twice = BytePairTokenizer([(ord("a"), ord("b")), (256, 256)])
+    assert pieces("abab", "b", twice) == ["a"], "the first of two in one token"
 
 
 def test_bytes_that_are_no_text_show_as_decode_shows_them():
