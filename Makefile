@@ -6,12 +6,13 @@ PY = .venv/bin/python
 # Two workers with one thread each: more threads than cores make each other wait.
 THREADS ?= 1
 NOTEBOOKS = $(shell ls -r notebooks/*.ipynb)
-.PHONY: help lab test test-faults test-corpus run refresh bench ladder readme lint zip colab clean
+.PHONY: help lab test test-faults test-long test-corpus run refresh bench ladder readme lint zip colab clean
 
 help:
 	@echo "make lab      open the course in JupyterLab"
 	@echo "make test     run every notebook under nbval, and every test"
-	@echo "make test-faults     kill training runs, flip bits, fill disks, Colab and a classroom (long)"
+	@echo "make test-faults     kill training runs, flip bits, fill disks"
+	@echo "make test-long       every notebook in a simulated Colab and in a real browser, and a classroom"
 	@echo "make test-corpus CORPUS=...  run every notebook on another text, without comparing outputs"
 	@echo "make run      execute all notebooks on the best device here, results to build/"
 	@echo "make refresh  execute all notebooks on the CPU and store their outputs"
@@ -40,7 +41,11 @@ test: .venv/installed
 	  --nbval --nbval-current-env --nbval-sanitize-with tests/nbval_sanitize.cfg $(NOTEBOOKS) tests $(TEST_ARGS)
 
 test-faults: .venv/installed
-	OMP_NUM_THREADS=$(THREADS) COURSE_DEVICE=cpu COURSE_CORPUS= $(PY) -m pytest -q -n 2 -m faults tests $(TEST_ARGS)
+	OMP_NUM_THREADS=$(THREADS) COURSE_DEVICE=cpu COURSE_CORPUS= $(PY) -m pytest -q -n 2 -m faults tests/test_resume.py tests/test_fuzz.py $(TEST_ARGS)
+
+test-long: .venv/installed
+	OMP_NUM_THREADS=$(THREADS) COURSE_DEVICE=cpu COURSE_CORPUS= $(PY) -m pytest -q -n 2 --dist loadscope -m faults \
+	  tests/test_colab.py tests/test_browser.py tests/test_classroom.py $(TEST_ARGS)
 
 # On another text the numbers differ, so only errors and failed assertions count.
 CORPUS ?= tinyshakespeare

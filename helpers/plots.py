@@ -6,6 +6,7 @@ every common form of colour vision; a heat map's colours differ in lightness too
 
 import functools
 import io
+import textwrap
 from collections.abc import Callable
 
 import matplotlib.pyplot as plt
@@ -122,13 +123,15 @@ def plot_gains(rows, title):
         if row["ratio"] and row["unit"] != "nats":
             gains[row["what"]] = 1 / row["ratio"] if row["unit"] in ("s", "MiB") else row["ratio"]
     labels = sorted(gains, key=gains.get)
-    fig, ax = plt.subplots(figsize=(WIDTH, 0.32 * len(labels) + 0.9))
+    size = WIDTH, 0.4 * len(labels) + 0.9
+    fig, ax = plt.subplots(figsize=size, layout="constrained")
     bars = ax.barh(range(len(labels)), [gains[label] for label in labels], color=BLUE)
     ax.bar_label(bars, fmt="%.3gx", padding=3)
     ax.axvline(1, color=GREY, linestyle="--")
     ax.set_xscale("log")
-    ax.set_yticks(range(len(labels)), labels)
-    ax.set(title=title, xlabel="times as good as the plain program (logarithmic; 1 = no gain)")
+    ax.set_yticks(range(len(labels)), [textwrap.fill(label, 34) for label in labels], fontsize=8)
+    ax.set(xlabel="times as good as the plain program (logarithmic; 1 = no gain)")
+    fig.suptitle(title, x=0.01, ha="left", fontsize=11)
     ax.margins(x=0.15)
     return fig
 

@@ -9,7 +9,8 @@ ROOT = Path(__file__).resolve().parent.parent
 BUILD = """
 import torch
 from helpers.data import load_corpus
-from helpers.train import build, train
+from helpers.runs import build
+from helpers.train import train
 small = dict(n_layer=1, n_head=1, n_embd=16, block_size=8)
 changes = dict(batch_size=2, max_steps=1_000_000, eval_interval=1_000_000)
 model, tokenizer, train_ids, val_ids, config = build("course-cpu", load_corpus("plays"), small, changes)
