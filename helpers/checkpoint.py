@@ -19,7 +19,7 @@ from safetensors.torch import save_file
 from tqdm.auto import tqdm
 
 from helpers.checks import check_ids, check_kind, shown
-from helpers.device import pick_device, rank
+from helpers.device import pick_device, rank, wait_for_all
 from helpers.model import GPT, GPTConfig, parameter_table
 from helpers.tokenizer import BytePairTokenizer, CharTokenizer
 from helpers.train import TrainConfig, begin
@@ -175,13 +175,14 @@ def vocabulary(tokenizer):
 
 
 @contextlib.contextmanager
-def run_folder(folder, model, tokenizer, config, device, train_ids, val_ids):
+def run_folder(folder, model, tokenizer, config, device, train_ids, val_ids, fresh=False):
     """Keep a training run in `folder`: yields (history, save), both for `train`.
 
     history is None for a new run; else the model and the history are as they were at the last
     checkpoint. save(history) writes the next one; the last two are kept, and best.safetensors.
-    A save that fails is announced and training goes on. Raises ValueError if another program trains
-    in the folder, or the run there is of another model, text or setting.
+    fresh=True removes what is there and begins anew. A save that fails is announced and training goes
+    on. Raises ValueError if another program trains in the folder, or the run there is of another model,
+    text or setting.
     """
     folder = path_of(folder)
     model = plain(model)
@@ -198,6 +199,10 @@ def run_folder(folder, model, tokenizer, config, device, train_ids, val_ids):
         "torch": torch.__version__,
     }
     with only_one(folder) if rank() == 0 else contextlib.nullcontext():
+        if fresh and rank() == 0:  # only under the lock: these may be another program's
+            for old in [*checkpoints(folder), folder / "best.safetensors"]:
+                old.unlink(missing_ok=True)
+        wait_for_all()  # before any process looks what is there
         found = newest(folder)
         history = restore(model, config, device, *found, fixed, folder) if found else None
         best_saved = history.best_step if history else None

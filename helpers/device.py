@@ -98,6 +98,12 @@ def rank():
     return distributed.get_rank() if distributed.is_initialized() else 0
 
 
+def wait_for_all():
+    """Go on when every process has come here."""
+    if world_size() > 1:
+        distributed.barrier()
+
+
 def mean_over_processes(values):
     """The mean of a tensor over all processes, the same in each; just values where there is one."""
     if world_size() > 1:

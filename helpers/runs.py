@@ -17,7 +17,7 @@ from pathlib import Path
 import torch
 from tqdm.auto import tqdm
 
-from helpers.checkpoint import checkpoints, run_folder
+from helpers.checkpoint import run_folder
 from helpers.checks import check_ids, check_kind, check_number, shown
 from helpers.data import DATA_DIR, Corpus, load_corpus, train_val_split, write_atomically
 from helpers.device import hardware, pick_device, process_group, rank, world_size
@@ -233,9 +233,6 @@ def train_and_record(args):
     check_folder("records", args.out)
     check_folder("checkpoints", Path(folder))
     args.out.mkdir(parents=True, exist_ok=True)
-    if args.fresh:
-        for old in [*checkpoints(folder), *Path(folder).glob("best.safetensors")]:
-            old.unlink()
 
     def on_eval(model, history):
         if rank() != 0:
@@ -251,7 +248,7 @@ def train_and_record(args):
         report = tqdm.write if rank() == 0 else lambda line: None
         report(f"{args.preset} on {corpus_name}: {count_parameters(model):,} parameters, {hardware(device)}")
         place = folder, model, tokenizer, config, device, train_ids, val_ids
-        with run_folder(*place) as (history, save):
+        with run_folder(*place, fresh=args.fresh) as (history, save):
             if history is not None:
                 report(f"{folder} has this run up to step {history.step}: it goes on from there.")
             history = train(model, train_ids, val_ids, config, device, history, on_eval=on_eval, on_save=save)

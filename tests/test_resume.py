@@ -187,6 +187,15 @@ def test_two_programs_do_not_train_in_one_folder(tmp_path):
         with pytest.raises(ValueError, match="Another program is training in"):
             train_in(tmp_path, short())
     train_in(tmp_path, short())
+    kept = {p.name: p.read_bytes() for p in tmp_path.iterdir()}
+    place = tmp_path, fresh(), TOKENIZER, short(), CPU, TRAIN, VAL
+    with run_folder(*place):
+        with pytest.raises(ValueError, match="Another program is training in"):
+            with run_folder(*place, fresh=True):
+                pytest.fail("it should not begin")
+    assert {p.name: p.read_bytes() for p in tmp_path.iterdir()} == kept, "nothing of the other's is removed"
+    with run_folder(*place, fresh=True) as (history, _):
+        assert history is None and [p.name for p in tmp_path.iterdir()] == ["lock"]
 
 
 @pytest.mark.parametrize(
