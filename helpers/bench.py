@@ -35,8 +35,9 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
+import helpers.train
 from helpers.data import DATA_DIR, Corpus, get_batch, load_corpus, write_atomically
-from helpers.device import bf16_is_fast, hardware, pick_device, precision_context
+from helpers.device import bf16_is_fast, hardware, keep_freed_memory, pick_device, precision_context
 from helpers.generate import generate
 from helpers.model import GPT, GPTConfig, MultiHeadAttention
 from helpers.optimizers import learning_rate_factor
@@ -340,18 +341,53 @@ def plain_rate(model, train_ids, config, device, steps, **parts):
     return lambda: tokens / plain_train(model, train_ids, config, device, steps, **parts)
 
 
+def in_a_fresh_process(function, bench, *arguments):
+    """What function(corpus, sizes, device, *arguments) returns in a process of its own, as JSON has it.
+
+    helpers.device.keep_freed_memory lasts as long as a process, so the two sides must not share one.
+    """
+    given = (len(bench.corpus.text), bench.sizes, str(bench.device), *arguments)
+    code = f"from helpers import bench as b; b.print_result(b.{function.__name__}, *{given!r})"
+    return json.loads(child(["-c", code], ROOT))
+
+
+def print_result(function, length, sizes, device, *arguments):
+    """The other end of in_a_fresh_process."""
+    corpus = corpus_at_hand()
+    bench = Bench(dataclasses.replace(corpus, text=corpus.text[:length]), torch.device(device), sizes)
+    print(json.dumps(function(bench, *arguments)))
+
+
+def preset_rate(bench, preset, kept=True):
+    """Tokens/s of a preset after as many steps to warm up: course-cpu by the course, nanogpt-cpu plainly."""
+    if not kept:
+        helpers.train.keep_freed_memory = lambda: None
+    model, _, train_ids, _, config = bench.build(preset)
+    rate = course_rate if preset == "course-cpu" else plain_rate
+    measure = rate(model, train_ids, config, bench.device, bench.sizes["steps"])
+    measure()
+    return measure()
+
+
 def training(bench):
     """Tokens/s of the course's trainer against nanoGPT's recipe for a CPU, the same shape of model."""
     steps = bench.sizes["steps"]
-    model, _, train_ids, _, config = bench.build("course-cpu")
-    course = course_rate(model, train_ids, config, bench.device, steps)
-    theirs, _, _, _, recipe = bench.build("nanogpt-cpu")
-    plain = plain_rate(theirs, train_ids, recipe, bench.device, steps)
-    ours = f"course: preset course-cpu, batch {config.batch_size}, {model.config.activation}; plain:"
+    config, recipe = (PRESETS[name].train for name in ("course-cpu", "nanogpt-cpu"))
+    ours = (
+        f"each figure from a fresh process; course: preset course-cpu, batch {config['batch_size']}; plain:"
+    )
+
+    def course():
+        return in_a_fresh_process(preset_rate, bench, "course-cpu")
+
+    def plain():
+        return in_a_fresh_process(preset_rate, bench, "nanogpt-cpu")
+
     figures = alternate(plain, course, bench.rounds)
     bench.found["course_rate"] = statistics.median(figures[1])
     note = (
-        f"{ours} nanoGPT's CPU recipe restated: batch {recipe.batch_size}, float32, SDPA, gelu, AdamW unfused"
+        f"{ours} nanoGPT's CPU recipe restated: batch {recipe['batch_size']}, float32, SDPA, gelu, "
+        "AdamW unfused"
     )
     target = "ratio", "at least", 3
     rows = [row_of("training, 128/4/4/64", "tokens/s", *figures, target, note)]
@@ -366,7 +402,7 @@ def training(bench):
                 return NANOGPT_TOKENS * len(kept) / sum(kept) * 1000
 
             figures = alternate(real, course, bench.rounds)
-        note = f"{ours} the nanoGPT checkout in processes of its own"
+        note = f"{ours} the nanoGPT checkout"
         rows.append(row_of("training against the nanoGPT checkout", "tokens/s", *figures, target, note))
     return rows
 
@@ -376,7 +412,6 @@ def recipe_run(bench):
     if "recipe" in bench.found:
         return bench.found["recipe"]
     steps = bench.sizes["recipe_steps"]
-    model, _, train_ids, val_ids, config = bench.build("nanogpt-cpu", max_steps=steps)
     if bench.nanogpt:
         model, _, _, val_ids, _ = build("nanogpt-cpu", bench.corpus)
         with nanogpt_copy(bench.nanogpt, bench.corpus.text) as folder:
@@ -388,16 +423,25 @@ def recipe_run(bench):
             path = Path(folder) / "out-shakespeare-char" / "ckpt.pt"
             saved = torch.load(path, map_location="cpu", weights_only=True)
         model.load_state_dict(nanogpt_weights(saved["model"]))
+        loss = evaluate(model, val_ids, model.config.block_size)
         seconds = nanogpt_seconds(times, evals, steps)
         what = (
             f"the nanoGPT checkout ({wall:.0f} s with start and evaluations; its own estimate of its loss, "
             f"{evals[steps]:.4f}; the sweep over its last checkpoint is the course's)"
         )
     else:
-        seconds = plain_train(model, train_ids, config, bench.device, steps)
+        seconds, loss = in_a_fresh_process(restated_recipe, bench, steps)
         what = "nanoGPT's CPU recipe restated"
-    bench.found["recipe"] = seconds, evaluate(model, val_ids, model.config.block_size), what
+    bench.found["recipe"] = seconds, loss, what
     return bench.found["recipe"]
+
+
+def restated_recipe(bench, steps):
+    """nanoGPT's CPU recipe by plain_train: its seconds and the loss of a full sweep."""
+    model, _, train_ids, val_ids, config = bench.build("nanogpt-cpu", max_steps=steps)
+    plain_train(copy.deepcopy(model), train_ids, config, bench.device, min(steps, 10))  # warm-up
+    seconds = plain_train(model, train_ids, config, bench.device, steps)
+    return seconds, evaluate(model, val_ids, model.config.block_size)
 
 
 def until(goal, bench, preset, val_tokens=None, **changes):
@@ -567,6 +611,17 @@ def memory(bench):
     return [row_of("peak memory, gpt-from-scratch at batch 8", "MiB", *map(list, zip(*rounds)), target, note)]
 
 
+def kept_memory(bench):
+    """Tokens/s of the course's trainer where freed memory stays with the process against handing it back."""
+
+    def measure(kept):
+        return in_a_fresh_process(preset_rate, bench, "course-cpu", kept)
+
+    note = "the course's trainer and preset course-cpu on both sides, each figure from a fresh process"
+    figures = alternate(lambda: measure(False), lambda: measure(True), bench.rounds)
+    return [row_of("freed memory kept against handed back", "tokens/s", *figures, None, note)]
+
+
 def precision(bench):
     """Tokens/s of the course's trainer in bfloat16 against float32."""
     model, _, train_ids, _, config = bench.build("course-cpu")
@@ -677,6 +732,7 @@ ROWS = {
     "generation-in-batches": generation_in_batches,
     "encoding": encoding,
     "memory": memory,
+    "kept-memory": kept_memory,
     "precision": precision,
     "fused-attention": fused_attention,
     "fused-optimizer": fused_optimizer,
@@ -714,6 +770,7 @@ def run(names, device, quick=False, nanogpt=None):
         "rows": [],
     }
     print(f"{record['hardware']}, torch {record['torch']}, corpus {corpus.name}\n\n{HEADINGS}", flush=True)
+    keep_freed_memory()  # as every training run does, so that no row depends on those before it
     start = time.perf_counter()
     for name in names:
         for row in ROWS[name](bench):

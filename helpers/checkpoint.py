@@ -19,7 +19,7 @@ from safetensors.torch import save_file
 from tqdm.auto import tqdm
 
 from helpers.checks import check_ids, check_kind, shown
-from helpers.device import pick_device, rank, wait_for_all
+from helpers.device import of_all_processes, pick_device, rank, wait_for_all
 from helpers.model import GPT, GPTConfig, parameter_table
 from helpers.tokenizer import BytePairTokenizer, CharTokenizer
 from helpers.train import TrainConfig, begin
@@ -179,7 +179,8 @@ def run_folder(folder, model, tokenizer, config, device, train_ids, val_ids, fre
     """Keep a training run in `folder`: yields (history, save), both for `train`.
 
     history is None for a new run; else the model and the history are as they were at the last
-    checkpoint. save(history) writes the next one; the last two are kept, and best.safetensors.
+    checkpoint. save(history) writes the next one; the last two are kept, and best.safetensors. Of
+    several processes each calls it, and the first writes.
     fresh=True removes what is there and begins anew. A save that fails is announced and training goes
     on. Raises ValueError if another program trains in the folder, or the run there is of another model,
     text or setting.
@@ -209,6 +210,7 @@ def run_folder(folder, model, tokenizer, config, device, train_ids, val_ids, fre
 
         def save(history):
             nonlocal best_saved
+            tensors, header = state_of(model, history, device)  # with the chance of every process
             if rank() != 0:
                 return
             try:
@@ -218,7 +220,6 @@ def run_folder(folder, model, tokenizer, config, device, train_ids, val_ids, fre
                         folder / "best.safetensors", model, tokenizer, history.best_weights, **about
                     )
                     best_saved = history.best_step
-                tensors, header = state_of(model, history, device)
                 write_file(folder / f"step-{history.step:08d}.safetensors", tensors, header | fixed)
                 for old in checkpoints(folder)[2:]:
                     old.unlink(missing_ok=True)
@@ -288,9 +289,11 @@ def state_of(model, history, device):
             tensors |= {f"optimizer.{i}.{number}.{key}": value for key, value in state.items()}
     tensors["losses"] = torch.tensor(history.losses, dtype=torch.float64)
     tensors["chance.batches"] = history.generator.get_state()
-    tensors["chance.dropout"] = torch.random.get_rng_state()
+    # Each process draws its own dropout. (NCCL sends from GPU to GPU only.)
+    states = {"dropout": torch.random.get_rng_state()}
     if device.type == "cuda":
-        tensors["chance.cuda"] = torch.cuda.get_rng_state(device)
+        states["cuda"] = torch.cuda.get_rng_state(device)
+    tensors |= {f"chance.{name}": of_all_processes(state.to(device)) for name, state in states.items()}
     names = ("step", "train_seconds", "evals", "samples", "best_val", "best_step")
     header = {name: getattr(history, name) for name in names}
     return tensors, {"history": header, "scaler": history.scaler.state_dict()}
@@ -327,10 +330,11 @@ def put_back(model, history, device, tensors, header):
         optimizer.load_state_dict(state)
     history.scaler.load_state_dict(header["scaler"])
     history.generator.set_state(part["chance"]["batches"])
-    if rank() == 0:
-        torch.random.set_rng_state(part["chance"]["dropout"])
-    if device.type == "cuda" and "cuda" in part["chance"]:
-        torch.cuda.set_rng_state(part["chance"]["cuda"], device)
+    # clone: PyTorch reads a state from the beginning of its memory, where that of process 0 is.
+    if rank() < len(part["chance"]["dropout"]):  # a process more than then has the chance it began with
+        torch.random.set_rng_state(part["chance"]["dropout"][rank()].clone())
+        if device.type == "cuda":
+            torch.cuda.set_rng_state(part["chance"]["cuda"][rank()].clone(), device)
 
 
 def check_same_run(header, fixed, folder):

@@ -20,7 +20,7 @@ from tqdm.auto import tqdm
 from helpers.checkpoint import run_folder
 from helpers.checks import check_ids, check_kind, check_number, shown
 from helpers.data import DATA_DIR, Corpus, load_corpus, train_val_split, write_atomically
-from helpers.device import hardware, pick_device, process_group, rank, world_size
+from helpers.device import hardware, pick_device, process_group, rank, the_first_goes_ahead, world_size
 from helpers.generate import generate
 from helpers.large_text import tokens_of_file
 from helpers.model import GPT, GPTConfig, count_parameters, parameter_table
@@ -182,12 +182,16 @@ def main():
             group.add_argument(f"--{f.name}", type=convert, help=explanations(kind).get(f.name))
     args = parser.parse_args()
     try:
-        path, record = train_and_record(args)
+        device = pick_device(args.device)
+        with process_group(device):
+            path, record = train_and_record(args, device)
+            reports = rank() == 0
     except (ValueError, FloatingPointError, OSError) as error:
         raise SystemExit(str(error)) from None
     if record is None:
-        raise SystemExit(f"stopped, and kept in {path}: the same command goes on from there.")
-    if rank() == 0:
+        stopped = f"stopped, and kept in {path}: the same command goes on from there."
+        raise SystemExit(stopped if reports else 1)
+    if reports:
         print(
             f"best validation loss {record['best_val']} at step {record['best_step']}, "
             f"{record['train_seconds']} s, {record['tokens_per_second']:,} tokens/s -> {path}"
@@ -207,7 +211,7 @@ def true_or_false(word):
     return word.lower() == "true"
 
 
-def train_and_record(args):
+def train_and_record(args, device):
     """Train as the command line says: (path of the record, record), or (folder, None) if stopped."""
 
     def given(kind):
@@ -220,12 +224,12 @@ def train_and_record(args):
     name = args.corpus or os.environ.get("COURSE_CORPUS") or "plays"
     if Path(name).is_file() and Path(name).stat().st_size >= LARGE_TEXT_BYTES:
         corpus_name = Path(name).name
-        model, tokenizer, train_ids, val_ids, config = build_from_file(args.preset, name, *changes)
+        with the_first_goes_ahead():  # who finds the ids there, and does not encode once more
+            model, tokenizer, train_ids, val_ids, config = build_from_file(args.preset, name, *changes)
     else:
         corpus = load_corpus(name)
         corpus_name = corpus.name
         model, tokenizer, train_ids, val_ids, config = build(args.preset, corpus, *changes)
-    device = pick_device(args.device)
     name = f"{args.preset}-{corpus_name}-{device.type}"
     folder = args.checkpoints or DATA_DIR.parent / "build" / "runs" / name
     # All that can be refused is refused before anything is written, or removed for --fresh.
@@ -244,19 +248,17 @@ def train_and_record(args):
         idx = generate(model, start, args.sample, top_p=0.95, generator=generator)
         history.samples.append({"step": point["step"], "text": tokenizer.decode(idx[0])})
 
-    with process_group(device):
-        report = tqdm.write if rank() == 0 else lambda line: None
-        report(f"{args.preset} on {corpus_name}: {count_parameters(model):,} parameters, {hardware(device)}")
-        place = folder, model, tokenizer, config, device, train_ids, val_ids
-        with run_folder(*place, fresh=args.fresh) as (history, save):
-            if history is not None:
-                report(f"{folder} has this run up to step {history.step}: it goes on from there.")
-            history = train(model, train_ids, val_ids, config, device, history, on_eval=on_eval, on_save=save)
-        if history.stopped:
-            return folder, None
-        about = args.preset, corpus_name, model, tokenizer, val_ids, config, history, device
-        record = record_of(*about)
-        path = args.out / f"{name}.json"
-        if rank() == 0:
-            write_atomically(path, (json.dumps(record, indent=1, ensure_ascii=False) + "\n").encode())
+    report = tqdm.write if rank() == 0 else lambda line: None
+    report(f"{args.preset} on {corpus_name}: {count_parameters(model):,} parameters, {hardware(device)}")
+    place = folder, model, tokenizer, config, device, train_ids, val_ids
+    with run_folder(*place, fresh=args.fresh) as (history, save):
+        if history is not None:
+            report(f"{folder} has this run up to step {history.step}: it goes on from there.")
+        history = train(model, train_ids, val_ids, config, device, history, on_eval=on_eval, on_save=save)
+    if history.stopped:
+        return folder, None
+    record = record_of(args.preset, corpus_name, model, tokenizer, val_ids, config, history, device)
+    path = args.out / f"{name}.json"
+    if rank() == 0:
+        write_atomically(path, (json.dumps(record, indent=1, ensure_ascii=False) + "\n").encode())
     return path, record

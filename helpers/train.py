@@ -21,6 +21,7 @@ from helpers.checks import check_choice, check_flag, check_ids, check_kind, chec
 from helpers.data import check_block_fits, get_batch
 from helpers.device import (
     best_precision,
+    keep_freed_memory,
     mean_over_processes,
     pick_device,
     precision_context,
@@ -265,6 +266,8 @@ def train(
         x, y = x[rank() :: world_size()], y[rank() :: world_size()]
         return list(zip(x.chunk(config.accumulation_steps), y.chunk(config.accumulation_steps)))
 
+    if device.type == "cpu":
+        keep_freed_memory()
     if on_cuda:
         torch.set_float32_matmul_precision("high")  # TF32 for what stays in float32
         if config.compile:  # before the clock runs; the generator of the run stays as it is
@@ -337,9 +340,10 @@ def train(
             stop = asked() or (should_stop is not None and should_stop())
             if not (due or len(pending) == every or (stop and world_size() == 1)):
                 continue
-            # All processes must agree to stop, so they add up their wishes with their losses.
-            report = torch.stack([*pending, pending[-1].new_tensor(float(stop))])
-            *losses, stop = mean_over_processes(report).tolist()
+            late = time.perf_counter() - saved > SAVE_SECONDS
+            # All processes must agree to stop or to save, so they add up their wishes with their losses.
+            wishes = pending[-1].new_tensor([float(stop), float(late)])
+            *losses, stop, late = mean_over_processes(torch.cat([torch.stack(pending), wishes])).tolist()
             history.losses += losses
             history.train_seconds += time.perf_counter() - clock
             bar.update(len(losses))
@@ -351,7 +355,6 @@ def train(
                 sweep()
             if on_step is not None:
                 on_step(history)
-            late = time.perf_counter() - saved > SAVE_SECONDS
             if on_save is not None and (due or history.stopped or late):
                 on_save(history)
                 saved = time.perf_counter()

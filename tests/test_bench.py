@@ -169,7 +169,7 @@ def test_time_to_a_loss_is_that_of_the_first_sweep_at_it(monkeypatch, quick):
     assert bench.until(1.0, quick, "course-cpu") == (None, 15, 1.7)
 
 
-@pytest.mark.parametrize("row", ["training", "muon", "time-to-loss"])
+@pytest.mark.parametrize("row", ["precision", "muon", "time-to-loss"])
 def test_ctrl_c_in_a_training_ends_the_benchmark(monkeypatch, capsys, tmp_path, row):
     asked = SimpleNamespace(stopped=True, evals=[dict(step=0, val=4.0, seconds=0.0)], best_val=4.0)
     monkeypatch.setattr(bench, "train", lambda *args, **kwargs: asked)

@@ -1,10 +1,18 @@
 """Where to compute: helpers/device.py."""
 
+import platform
+import subprocess
+import sys
+from pathlib import Path
+
 import pytest
 import torch
 
+import helpers.train
 from helpers.device import bf16_is_fast, pick_device
+from helpers.train import TrainConfig, train
 
+ROOT = Path(__file__).resolve().parent.parent
 CPU = torch.device("cpu")
 
 
@@ -35,3 +43,39 @@ def test_an_older_processor_gets_no_bfloat16(monkeypatch):
     monkeypatch.delenv("ONEDNN_MAX_CPU_ISA")
     monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: False)
     assert not bf16_is_fast(CPU)
+
+
+FAULTS = """
+import resource, sys, torch
+import helpers.train
+from helpers.model import GPT, GPTConfig
+if sys.argv[1] == "handed back":
+    helpers.train.keep_freed_memory = lambda: None
+faults, ids, cpu = [], torch.arange(5000) % 11, torch.device("cpu")
+def count(history):
+    faults.append(resource.getrusage(resource.RUSAGE_SELF).ru_minflt)
+model = GPT(GPTConfig(vocab_size=11, n_layer=2, n_embd=128))
+config = helpers.train.TrainConfig(batch_size=32, max_steps=12)
+helpers.train.train(model, ids, ids[:200], config, cpu, on_step=count, progress=False)
+print(faults[-1] - faults[3])
+"""
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="only glibc has mallopt")
+def test_a_step_finds_the_memory_of_the_last_one():
+    """A minor page fault is a page that the system had to clear and hand out anew."""
+    faults = {}
+    for kind in ("kept", "handed back"):
+        done = subprocess.run(
+            [sys.executable, "-c", FAULTS, kind], cwd=ROOT, check=True, capture_output=True, text=True
+        )
+        faults[kind] = int(done.stdout)
+    assert faults["handed back"] > 10_000 and faults["kept"] < faults["handed back"] / 5, faults
+
+
+def test_training_on_a_cpu_keeps_freed_memory(monkeypatch, tiny_gpt):
+    asked = []
+    monkeypatch.setattr(helpers.train, "keep_freed_memory", lambda: asked.append(True))
+    ids = torch.arange(60) % 11
+    train(tiny_gpt(), ids, ids, TrainConfig(batch_size=2, max_steps=1), CPU, progress=False)
+    assert asked == [True]

@@ -177,10 +177,11 @@ def in_a_shell(own, tmp_path):
 def test_two_processes_share_a_batch_and_get_the_losses_of_one(in_a_shell, tmp_path):
     steps = ["--max_steps", 6, "--eval_interval", 3, "--batch_size", 8]
     torchrun = ("torch.distributed.run", "--standalone", "--nproc_per_node=2", "-m")
-    losses, records = {}, {}
+    losses, records, said = {}, {}, {}
     for name, launcher, parts in (("one", (), 1), ("two", torchrun, 1), ("two in parts", torchrun, 2)):
         folder = tmp_path / name
-        in_a_shell(*steps, "--checkpoints", folder, "--accumulation_steps", parts, launcher=launcher)
+        more = "--checkpoints", folder, "--accumulation_steps", parts
+        said[name] = in_a_shell(*steps, *more, launcher=launcher)
         losses[name] = read_file(checkpoints(folder)[0])[0]["losses"].tolist()
         records[name] = json.loads((tmp_path / "nanogpt-cpu-own.txt-cpu.json").read_text(encoding="utf-8"))
     assert len(losses["one"]) == 6
@@ -188,9 +189,38 @@ def test_two_processes_share_a_batch_and_get_the_losses_of_one(in_a_shell, tmp_p
         assert losses[name] == pytest.approx(losses["one"], abs=2e-3), name
         assert records[name]["processes"] == 2 and "2 x cpu" in records[name]["hardware"]
         assert len(records[name]["samples"]) == 3, "one process reports"
+        assert said[name].count("best validation loss") == 1
     # A checkpoint of two processes is one of a plain model.
     _, _, about = load_checkpoint(tmp_path / "two" / "best.safetensors")
     assert about["val"] == pytest.approx(records["one"]["best_val"], abs=2e-3)
+
+
+def test_two_processes_go_on_exactly_with_dropout(tmp_path):
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2"]
+    done = subprocess.run(
+        [*command, "tests/resumed_together.py", str(tmp_path)],
+        cwd=ROOT, capture_output=True, text=True, timeout=240, env=os.environ | {"OMP_NUM_THREADS": "1"},
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert [(tmp_path / f"{rank}.txt").read_text() for rank in (0, 1)] == ["", ""]
+
+
+def test_only_the_first_of_two_processes_encodes_a_large_text(tmp_path):
+    script = tmp_path / "two.py"
+    script.write_text(
+        "import os, torch\nfrom pathlib import Path\n"
+        "from helpers.device import process_group, the_first_goes_ahead\n"
+        f"mark = Path({str(tmp_path / 'encoded')!r})\n"
+        "with process_group(torch.device('cpu')), the_first_goes_ahead():\n"
+        "    found = mark.exists()\n"
+        "    mark.touch()\n"
+        f"Path({str(tmp_path)!r}, os.environ['RANK']).write_text(str(found))\n"
+    )
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2"]
+    subprocess.run(
+        [*command, script], cwd=ROOT, check=True, timeout=240, env=os.environ | {"PYTHONPATH": str(ROOT)}
+    )
+    assert [(tmp_path / rank).read_text() for rank in "01"] == ["False", "True"]
 
 
 @pytest.mark.parametrize(
