@@ -65,7 +65,7 @@ def keep_freed_memory():
     """Let this process keep the memory that a training step frees, for the next step. Linux with glibc.
 
     Otherwise the C library hands large tensors back to the system after use, and the system clears
-    every page again when the next step asks: a fifth of the time of a step on a CPU (helpers.bench).
+    every page again when the next step asks: a quarter of a step's time on a CPU (helpers.bench).
     Up to 1 GiB stays with the process; its peak stays as it is. Source: man 3 mallopt.
     """
     try:

@@ -245,8 +245,9 @@ def train_and_record(args, device):
         tqdm.write(f"step {point['step']:5d}: train {point['train']:.4f}, val {point['val']:.4f}")
         generator = torch.Generator(device).manual_seed(config.seed)
         start = train_ids[:1].view(1, 1).long().to(device)
-        idx = generate(model, start, args.sample, top_p=0.95, generator=generator)
-        history.samples.append({"step": point["step"], "text": tokenizer.decode(idx[0])})
+        idx = generate(model, start, args.sample, top_p=0.95, generator=generator)[0]
+        idx = idx[idx < tokenizer.vocab_size]  # a vocab_size above the tokenizer's has ids without a text
+        history.samples.append({"step": point["step"], "text": tokenizer.decode(idx)})
 
     report = tqdm.write if rank() == 0 else lambda line: None
     report(f"{args.preset} on {corpus_name}: {count_parameters(model):,} parameters, {hardware(device)}")

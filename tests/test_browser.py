@@ -351,6 +351,45 @@ def train_stop_and_continue(page, panel):
     assert 0 < first < stopped_at() < 5000
 
 
+def exercises_of(path):
+    """A notebook's setup, its imports and its exercises: the notebook, and the number of each stub's cell."""
+    cells = [nbformat.v4.new_code_cell(cell["source"]) for _, cell in cells_of(path, "code")[:2]]
+    stubs, everything = [], [cell for _, cell in cells_of(path)]
+    for words, stub, below in zip(everything, everything[1:], everything[2:]):
+        if stub["cell_type"] == "code" and re.search(r"^check\(\w+\)$", stub["source"], re.MULTILINE):
+            stubs.append(len(cells) + 1)
+            cells.append(nbformat.v4.new_markdown_cell(words["source"]))
+            cells.append(nbformat.v4.new_code_cell(stub["source"]))
+            cells.append(nbformat.v4.new_markdown_cell(below["source"]))
+    notebook = nbformat.v4.new_notebook(cells=cells)
+    notebook.metadata = nbformat.read(path, as_version=4).metadata
+    return notebook, stubs
+
+
+@pytest.mark.faults
+@short
+def test_every_exercise_is_solved_by_hand(lab, open_notebook, path):
+    notebook, stubs = exercises_of(path)
+    target = lab.folder / "notebooks" / f"exercises_{path.name}"
+    nbformat.write(notebook, target)
+    page = open_notebook(target.name)
+    run_all_and_save(page, target)
+    cells = page.locator(".jp-Notebook .jp-Cell")
+    for i in stubs:
+        stub, below = cells.nth(i), cells.nth(i + 1)
+        stub.get_by_text("Not solved yet").wait_for()
+        for folded in below.locator("details").all():  # two hints, then the solution
+            folded.locator("summary").click()
+            assert folded.inner_text().strip() != folded.locator("summary").inner_text().strip()
+        solution = below.locator("details").last.locator("pre").inner_text()
+        before, check = notebook.cells[i].source.split("def ")[0], notebook.cells[i].source.splitlines()[-1]
+        stub.locator(".cm-content").click()
+        page.keyboard.press("ControlOrMeta+a")
+        page.keyboard.insert_text(f"{before}{solution.strip()}\n\n\n{check}")
+        page.keyboard.press("Shift+Enter")
+        stub.get_by_text("Solved: ").wait_for()
+
+
 @pytest.mark.parametrize(
     "path",
     [pytest.param(path, marks=[pytest.mark.faults] if i else []) for i, path in enumerate(NOTEBOOKS)],

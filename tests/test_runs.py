@@ -156,6 +156,12 @@ def test_a_text_too_large_for_memory_gives_the_same_run(call, own, tmp_path, mon
         call(*arguments, "--preset", "gpt2-style")
 
 
+def test_a_model_with_more_ids_than_its_tokenizer_has_samples_too(call, own, tmp_path):
+    call(*SMALL, "--corpus", own, "--out", tmp_path, "--checkpoints", tmp_path / "run", "--vocab_size", 5000)
+    record = json.loads((tmp_path / "nanogpt-cpu-own.txt-cpu.json").read_text(encoding="utf-8"))
+    assert record["model"]["vocab_size"] == 5000 and record["samples"][0]["text"]
+
+
 @pytest.fixture
 def in_a_shell(own, tmp_path):
     """Runs the program as a child process, perhaps under torchrun, and gives its output."""

@@ -59,8 +59,8 @@ def ladder_table(ladders):
 
 def runs_table(corpora):
     rows = [
-        "| preset | text | parameters | claimed | measured | training | hardware |",
-        "| --- | --- | ---: | ---: | ---: | ---: | --- |",
+        "| preset | text | parameters | claimed | measured | bits per character | training | hardware |",
+        "| --- | --- | ---: | ---: | ---: | ---: | ---: | --- |",
     ]
     for corpus in corpora:
         for r in load_records(corpus):
@@ -68,7 +68,7 @@ def runs_table(corpora):
             claimed = PRESETS[r["preset"]].claimed_val if corpus == "tinyshakespeare" else None
             rows.append(
                 f"| `{r['preset']}` | {corpus} | {r['parameters']:,} | {claimed or ''} | {r['best_val']:.3f} "
-                f"| {r['train_seconds']:.0f} s | {r['hardware']} |"
+                f"| {r['bits_per_character']:.2f} | {r['train_seconds']:.0f} s | {r['hardware']} |"
             )
     return rows
 
