@@ -32,6 +32,7 @@ from helpers.plots import (
     check_maps,
     draw_attention,
     draw_tiles,
+    label_axis,
     tint,
     to_png,
     visible,
@@ -245,11 +246,10 @@ def draw_fresh_head(tokens, temperature=1.0, head_size=64, masked=True, divisor=
     left, right = fig.add_axes([0.07, 0.14, 0.38, 0.76]), fig.add_axes([0.54, 0.14, 0.44, 0.76])
     draw_attention(left, weights.numpy(), tokens, fontsize=7)
     left.set(title="attention weights", xlabel="key: the character looked at", ylabel="query")
-    left.get_yticklabels()[row].set_color(ORANGE)
-    left.get_yticklabels()[row].set_fontweight("bold")
+    left.add_patch(plt.Rectangle((-0.5, row - 0.5), T, 1, fill=False, edgecolor=ORANGE, linewidth=2))
     right.bar(range(T), p.numpy(), color=ORANGE)
     right.axhline(1 / (row + 1 if masked else T), color=GREY, linestyle="--", label="the plain mean")
-    right.set_xticks(range(T), [visible(t) for t in tokens], fontsize=7, family="monospace")
+    label_axis(right, "x", tokens, fontsize=7)
     right.set(ylim=(0, 1), xlabel="key", ylabel="weight")
     right.set_title(f"row {row}, {visible(tokens[row])!r}, spreads over {width:.1f} characters")
     right.legend(loc="upper right")
@@ -419,7 +419,7 @@ def draw_sampling(model, tokenizer, prompt, temperature=1.0, top_k=65, top_p=1.0
     fig = plt.figure(figsize=(WIDTH, high), layout="none")
     ax = fig.add_axes([0.08, 1 - 2.0 / high, 0.9, 1.6 / high])
     ax.bar(range(len(order)), probs[order], color=BLUE)
-    ax.set_xticks(range(len(order)), [visible(tokenizer.decode([i])) for i in order], family="monospace")
+    label_axis(ax, "x", [tokenizer.decode([i]) for i in order])
     candidates = int((probs > 0).sum())
     ax.set_title(f"after “{visible(prompt[-30:])}”: {candidates} candidates")
     ax.set(ylabel="probability", ylim=(0, 1))

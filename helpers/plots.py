@@ -16,7 +16,7 @@ from matplotlib.collections import PathCollection
 from matplotlib.figure import Figure
 from matplotlib.font_manager import FontProperties
 from matplotlib.textpath import TextPath
-from matplotlib.transforms import Affine2D
+from matplotlib.transforms import Affine2D, ScaledTranslation
 
 from helpers.checks import check_kind, check_number, check_whole, shown
 
@@ -195,11 +195,45 @@ def draw_attention(ax, weights, tokens, fontsize=8):
     # The square root lifts the many small weights to where the eye can tell them apart.
     norm = plt.matplotlib.colors.PowerNorm(0.5, vmin=0, vmax=1)
     ax.imshow(weights, norm=norm, interpolation="nearest")
-    labels = [visible(t) for t in tokens]
-    ax.set_xticks(range(len(labels)), labels, fontsize=fontsize, family="monospace")
-    ax.set_yticks(range(len(labels)), labels, fontsize=fontsize, family="monospace")
-    ax.tick_params(length=0, pad=1)
+    label_axis(ax, "x", tokens, fontsize)
+    label_axis(ax, "y", tokens, fontsize)
     ax.spines[:].set_visible(False)
+
+
+def label_axis(ax, side, tokens, fontsize=10):
+    """Write tokens at 0, 1, 2, ... along an axis, side "x" or "y"."""
+    axis, labels = getattr(ax, f"{side}axis"), [visible(t) for t in tokens]
+    ax.tick_params(axis=side, length=0, pad=1)
+    if any(len(label) != 1 for label in labels):
+        axis.set_ticks(range(len(labels)), labels, fontsize=fontsize, family="monospace")
+        return
+    axis.set_ticks([0], [" "], fontsize=fontsize, family="monospace")  # keeps the place for the letters
+    away = -(0.6 * fontsize + 1) / 72  # inches from the axis to the middle of a letter
+    if side == "x":
+        places, along = [(i, 0) for i in range(len(labels))], ax.get_xaxis_transform()
+        shift = ScaledTranslation(0, away, ax.figure.dpi_scale_trans)
+    else:
+        places, along = [(0, i) for i in range(len(labels))], ax.get_yaxis_transform()
+        shift = ScaledTranslation(away, 0, ax.figure.dpi_scale_trans)
+    draw_letters(ax, labels, places, along + shift, fontsize)
+
+
+def draw_letters(ax, characters, places, transform, fontsize):
+    """Characters in the middle of places, given in the coordinates of transform.
+
+    One collection of outlines is drawn several times faster than a text object for each character.
+    """
+    letters = PathCollection(
+        [_glyph(c) for c in characters],
+        offsets=places or [(0, 0)],
+        offset_transform=transform,
+        color="black",
+        lw=0,
+        snap=False,
+        clip_on=False,
+    )
+    letters.set_transform(Affine2D().scale(fontsize) + ax.figure.dpi_scale_trans.frozen().scale(1 / 72))
+    ax.add_collection(letters, autolim=False)
 
 
 def plot_losses(curves, title, smooth=20, height=3.0, reference=None):
@@ -276,21 +310,16 @@ def draw_tiles(ax, rows, fontsize=10, gap=1.2):
     """Characters as coloured tiles. rows: lists of (character, colour); None leaves a tile empty."""
     width = max(map(len, rows))
     face = np.ones((len(rows), width, 3))
-    glyphs, places = [], []
+    characters, places = [], []
     for i, row in enumerate(rows):
         for j, tile in enumerate(row):
             if tile is not None:
                 face[i, j] = plt.matplotlib.colors.to_rgb(tile[1])
-                glyphs.append(_glyph(visible(tile[0])))
+                characters.append(visible(tile[0]))
                 places.append((j, i))
     edges = dict(edgecolors="white", linewidth=gap) if gap else {}
     ax.pcolormesh(np.arange(width + 1) - 0.5, np.arange(len(rows) + 1) - 0.5, face, **edges)
-    # One collection of outlines is drawn several times faster than a text object per character.
-    letters = PathCollection(
-        glyphs, offsets=places or [(0, 0)], offset_transform=ax.transData, color="black", lw=0, snap=False
-    )
-    letters.set_transform(Affine2D().scale(fontsize) + ax.figure.dpi_scale_trans.frozen().scale(1 / 72))
-    ax.add_collection(letters, autolim=False)
+    draw_letters(ax, characters, places, ax.transData, fontsize)
     ax.set_xlim(-0.5, width - 0.5)
     ax.set_ylim(len(rows) - 0.5, -0.5)
     ax.tick_params(length=0)
@@ -472,7 +501,7 @@ def plot_next_token(logits, temperature, tokens, title, top=30, height=3.0):
     ax.bar(range(len(order)), softmax(logits / temperature)[order], color=BLUE, width=0.8)
     edges = np.arange(len(order) + 1) - 0.5
     ax.stairs(softmax(logits)[order], edges, color=GREY, linewidth=1.2, label="temperature 1")
-    ax.set_xticks(range(len(order)), [visible(tokens[i]) for i in order], family="monospace")
+    label_axis(ax, "x", [tokens[i] for i in order])
     ax.set(title=title, ylim=(0, 1))
     ax.set(ylabel="probability", xlabel=f"the {len(order)} likeliest next characters")
     ax.margins(x=0.01)

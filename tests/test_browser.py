@@ -220,6 +220,9 @@ BYTES = """async img => {
 }"""
 
 
+IDLE = "jupyterapp.shell.currentWidget.sessionContext.session.kernel.status == 'idle'"
+
+
 def change(page, panel, act, and_then=None, refusable=True):
     """act() on a panel, and wait for a picture of other bytes: how long it took, in ms.
 
@@ -268,6 +271,9 @@ def use(page, panel):
         label = control.locator("label").first.inner_text()
         if label.startswith("length"):
             continue  # changes the text alone
+        # A slider that is let go draws once more; the next control's time is not to hold that.
+        page.wait_for_timeout(200)
+        page.wait_for_function(IDLE)
         menu, field = control.locator("select"), control.locator("input[type=text]")
         if menu.count():
             n_options = menu.locator("option").count()
