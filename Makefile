@@ -12,7 +12,7 @@ help:
 	@echo "make lab      open the course in JupyterLab"
 	@echo "make test     run every notebook under nbval, and every test"
 	@echo "make test-faults     kill training runs, flip bits, fill disks"
-	@echo "make test-long       every notebook in a simulated Colab and in a real browser, and a classroom"
+	@echo "make test-long       every notebook in a simulated Colab, every exercise in a browser, a classroom"
 	@echo "make test-corpus CORPUS=...  run every notebook on another text, without comparing outputs"
 	@echo "make run      execute all notebooks on the best device here, results to build/"
 	@echo "make refresh  execute all notebooks on the CPU and store their outputs"

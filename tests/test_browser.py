@@ -1,8 +1,8 @@
 """The course in a real browser: JupyterLab as `make lab` starts it, driven through Chromium by playwright.
 
-Every panel of every notebook is used here on untrained models, in a short form of the notebook; notebook
-01 runs to its end. The other five do so in `make test-faults`. `pytest tests/test_browser.py -s` prints how
-fast the panels answer. COURSE_BROWSER=required fails where no Chromium is found, instead of skipping.
+Every notebook runs to its end; every panel is used on untrained models, in a short form of its notebook; and
+in `make test-long` every exercise is solved by copying its solution. `pytest tests/test_browser.py -s` prints
+how fast the panels answer. COURSE_BROWSER=required fails where no Chromium is found, instead of skipping.
 """
 
 import ast
@@ -288,10 +288,10 @@ def use(page, panel):
 
 
 PANEL = ".jp-OutputArea-output .widget-vbox:has(> img.widget-image)"
-short = pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem[:2])
+every_notebook = pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem[:2])
 
 
-@short
+@every_notebook
 def test_every_control_of_every_panel_changes_the_picture(lab, open_notebook, path):
     target, n_panels = write_short(lab, path)
     page = open_notebook(target.name)
@@ -373,7 +373,7 @@ def exercises_of(path):
 
 
 @pytest.mark.faults
-@short
+@every_notebook
 def test_every_exercise_is_solved_by_hand(lab, open_notebook, path):
     notebook, stubs = exercises_of(path)
     target = lab.folder / "notebooks" / f"exercises_{path.name}"
@@ -396,11 +396,7 @@ def test_every_exercise_is_solved_by_hand(lab, open_notebook, path):
         stub.get_by_text("Solved: ").wait_for()
 
 
-@pytest.mark.parametrize(
-    "path",
-    [pytest.param(path, marks=[pytest.mark.faults] if i else []) for i, path in enumerate(NOTEBOOKS)],
-    ids=lambda path: path.stem[:2],
-)
+@every_notebook
 def test_a_notebook_runs_to_its_end_and_shows_pictures_when_it_is_opened_again(lab, open_notebook, path):
     target = lab.folder / "notebooks" / path.name
     n_panels = sum(is_panel(cell) for _, cell in cells_of(path, "code"))
