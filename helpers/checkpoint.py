@@ -333,7 +333,7 @@ def put_back(model, history, device, tensors, header):
     # clone: PyTorch reads a state from the beginning of its memory, where that of process 0 is.
     if rank() < len(part["chance"]["dropout"]):  # a process more than then has the chance it began with
         torch.random.set_rng_state(part["chance"]["dropout"][rank()].clone())
-        if device.type == "cuda":
+        if device.type == "cuda" and "cuda" in part["chance"]:
             torch.cuda.set_rng_state(part["chance"]["cuda"][rank()].clone(), device)
 
 

@@ -74,7 +74,7 @@ def keep_freed_memory():
         return
     trim_threshold, mmap_threshold = -1, -3  # numbers from malloc.h
     mallopt(trim_threshold, 2**30)  # bytes that may lie free before any are handed back
-    mallopt(mmap_threshold, 2**25)  # below this a tensor comes from that store; more is not allowed
+    mallopt(mmap_threshold, 2**25)  # larger tensors do go back: the holes they leave would cost more
 
 
 def hardware(device):

@@ -60,7 +60,7 @@ def _stored(path, state, ids_path, about_path):
             mapped = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
         if mapped[: len(header)] != header or len(mapped) != len(header) + 2 * about["tokens"]:
             return None
-        if about["size"] != state["size"]:
+        if about["size"] != state["size"] or about["ids_sha256"] != _sha256(ids_path):
             return None
         # A copy or a checkout has another time, and perhaps the same text.
         if about["mtime_ns"] != state["mtime_ns"] and about["sha256"] != _sha256(path):
@@ -90,10 +90,16 @@ def _encode(path, state, ids_path, about_path):
         bar = tqdm(total=total, desc=path.name, unit="B", unit_scale=True, leave=False, disable=quick)
         with bar, open(partial, "wb") as file:
             tokenizer, about = _survey(path, state, bar)
-            file.write(_npy_header(about["tokens"]))
-            # Written, not mapped: on a full disk a write is an error, a mapped page ends the program.
+            digest = hashlib.sha256()  # by which damage on the disk is noticed
+
+            def write(part):  # not mapped: on a full disk a write is an error, a mapped page ends the program
+                digest.update(part)
+                file.write(part)
+
+            write(_npy_header(about["tokens"]))
             for piece in _pieces(path, state, bar):
-                file.write(tokenizer.encode(piece).numpy().astype("<u2"))
+                write(tokenizer.encode(piece).numpy().astype("<u2"))
+            about["ids_sha256"] = digest.hexdigest()
             file.flush()
             os.fsync(file.fileno())
         about_path.unlink(missing_ok=True)  # never the old description beside the new ids

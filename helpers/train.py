@@ -347,7 +347,8 @@ def train(
             history.losses += losses
             history.train_seconds += time.perf_counter() - clock
             bar.update(len(losses))
-            bar.set_postfix_str(f"loss {losses[-1]:.3f}")
+            rate = len(history.losses) * config.batch_size * block_size / max(history.train_seconds, 1e-9)
+            bar.set_postfix_str(f"loss {losses[-1]:.3f}, {rate:,.0f} tokens/s")
             if not all(map(math.isfinite, losses)):
                 raise FloatingPointError(not_finite("loss"))
             history.stopped = stop > 0 and not done

@@ -142,6 +142,7 @@ DAMAGE = {
     "another shape": lambda ids, about: np.save(ids, np.load(ids)[None]),
     "another type": lambda ids, about: np.save(ids, np.load(ids).astype(np.int16)),
     "one bit of the header": lambda ids, about: ids.write_bytes(ids.read_bytes().replace(b"}", b"y", 1)),
+    "one bit of an id": lambda ids, about: ids.write_bytes(ids.read_bytes()[:-2] + b"\1\0"),
     "gone": lambda ids, about: ids.unlink(),
     "no description": lambda ids, about: about.unlink(),
     "half a description": lambda ids, about: about.write_text(about.read_text()[:40]),

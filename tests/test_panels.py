@@ -245,6 +245,28 @@ def test_bars_show_the_values_and_the_highlight():
     assert (ax.get_title("left"), ax.get_ylabel()) == ("title", "count")
 
 
+@pytest.mark.parametrize("side", ["x", "y"])
+def test_letters_stand_beside_their_axis_in_their_order(side):
+    fig, ax = plt.subplots()
+    ax.set(xlim=(-0.5, 2.5), ylim=(-0.5, 2.5))
+    plots.label_axis(ax, side, "ab\n", fontsize=8)
+    fig.canvas.draw()
+    letters = ax.collections[-1]
+    assert [path is plots._glyph(c) for path, c in zip(letters.get_paths(), "ab↵")] == [True] * 3
+    axis = "xy".index(side)
+    places = letters.get_offset_transform().transform(letters.get_offsets())
+    wanted = ax.transData.transform([(i, i) for i in range(3)])
+    assert places[:, axis] == pytest.approx(wanted[:, axis])
+    edge, half = (ax.bbox.x0, ax.bbox.y0)[1 - axis], 4 / 72 * fig.dpi
+    assert (half < places[:, 1 - axis]).all() and (places[:, 1 - axis] < edge - half).all()
+
+
+def test_tokens_of_several_characters_are_the_labels_of_ticks():
+    _, ax = plt.subplots()
+    plots.label_axis(ax, "y", ["to", "\n"])
+    assert [t.get_text() for t in ax.get_yticklabels()] == ["to", "↵"] and not ax.collections
+
+
 def test_a_heat_map_shows_the_matrix_with_row_zero_on_top():
     matrix = torch.arange(6.0).view(2, 3)
     ax = plots.plot_matrix(matrix, "title", annotate=True).axes[0]

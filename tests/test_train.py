@@ -3,6 +3,7 @@
 import copy
 import math
 import os
+import re
 import signal
 import threading
 
@@ -17,7 +18,7 @@ from helpers.data import get_batch
 from helpers.generate import generate
 from helpers.model import GPT, BigramLanguageModel
 from helpers.optimizers import learning_rate_factor, make_optimizers
-from helpers.train import TrainConfig, compiled_if_possible, evaluate, fit
+from helpers.train import TrainConfig, compiled_if_possible, evaluate, fit, train
 
 # ---------------------------------------------------------------- fit
 
@@ -435,3 +436,12 @@ def test_ids_of_16_bits_train_as_those_of_64(tiny_gpt):
         history = run(model, train_ids=TRAIN.to(kind), val_ids=VAL.to(kind))
         results.append((history.losses, history.evals[-1]["val"]))
     assert results[0] == results[1]
+
+
+def test_the_bar_says_loss_speed_and_time_left(tiny_gpt, capsys):
+    ids = torch.arange(60) % 11
+    config = TrainConfig(batch_size=2, max_steps=3)
+    history = train(tiny_gpt(), ids, ids, config, CPU)
+    said = capsys.readouterr().err
+    assert f"loss {history.losses[-1]:.3f}" in said and re.search(r"[\d,]+ tokens/s", said)
+    assert re.search(r"3/3 \[\d\d:\d\d<", said)
