@@ -22,7 +22,7 @@ from types import SimpleNamespace
 import nbformat
 import pytest
 from notebook_files import NOTEBOOKS, ROOT, cells_of, definitions_of
-from playwright.sync_api import sync_playwright
+from playwright.sync_api import TimeoutError, sync_playwright
 
 from helpers.panels import PANEL_TEXT
 
@@ -160,9 +160,15 @@ def open_notebook(lab, page):
     """open_notebook(name, kernel=True) -> the page; afterwards all kernels are shut down."""
 
     def open_it(name, kernel=True):
-        page.goto(f"http://127.0.0.1:{lab.port}/doc/tree/notebooks/{name}?token={lab.token}")
-        page.wait_for_selector(".jp-Notebook .jp-Cell")
-        page.wait_for_function("window.jupyterapp?.shell.currentWidget?.context.isReady")
+        for attempt in (1, 2, 3):  # JupyterLab was seen to hang once at its start
+            try:
+                page.goto(f"http://127.0.0.1:{lab.port}/doc/tree/notebooks/{name}?token={lab.token}")
+                page.wait_for_selector(".jp-Notebook .jp-Cell")
+                page.wait_for_function("window.jupyterapp?.shell.currentWidget?.context.isReady")
+                break
+            except TimeoutError:
+                if attempt == 3:
+                    raise
         if kernel:
             page.evaluate("""async () => {
                 const session = jupyterapp.shell.currentWidget.sessionContext;
