@@ -1,5 +1,11 @@
-"""Bad input in one sentence: what is wrong, which value, and what to do."""
+"""Bad input in one sentence: what is wrong, which value, and what to do.
 
+These checks stand where values come in: in configurations, on the command line, where files are loaded, and
+in panels. Further inside, the code trusts its callers, and PyTorch's own messages are good enough.
+"""
+
+import contextlib
+import dataclasses
 import math
 from numbers import Integral, Real
 
@@ -56,25 +62,35 @@ def check_kind(name, value, kind, example):
         raise ValueError(f"{name}={shown(value)} is of another kind: give {example}.")
 
 
-def check_ids(name, ids):
-    """Raise ValueError unless ids is a tensor (N,) of integers. Looks at no id."""
-    if not torch.is_tensor(ids) or ids.dim() != 1 or not holds_integers(ids):
-        raise ValueError(f"{name}={shown(ids)} must be one row of integers (N,): encode a text.")
+def setting(default, explanation, choices=None, **limits):
+    """A field of a configuration: default, the line that --help shows, and what check_settings allows.
+
+    limits: least and most for a whole number; least, above, most and below for a real one.
+    """
+    metadata = {"help": explanation, "choices": choices, "limits": limits}
+    return dataclasses.field(default=default, metadata=metadata)
 
 
-def check_batch(idx, targets=None):
-    """Raise ValueError unless idx and targets (or None) are integers (B, T). Looks at no id."""
-    for name, value in (("idx", idx), ("targets", idx if targets is None else targets)):
-        if not torch.is_tensor(value) or value.dim() != 2 or value.dtype not in (torch.int64, torch.int32):
-            raise ValueError(f"{name}={shown(value)} must be integers (B, T): take them from get_batch.")
-    if targets is not None and (targets.shape != idx.shape or targets.dtype != torch.int64):
-        raise ValueError(
-            f"targets={shown(targets)} must be int64 and of the shape of idx, {tuple(idx.shape)}: "
-            "take both from one call of get_batch."
-        )
+def check_settings(config):
+    """Raise ValueError unless every field of a configuration is of its type and within its limits."""
+    for f in dataclasses.fields(config):
+        value = getattr(config, f.name)
+        if f.type is bool:
+            check_flag(f.name, value)
+        elif f.type is str:
+            check_choice(f.name, value, f.metadata["choices"])
+        else:
+            check = check_whole if f.type is int else check_number
+            check(f.name, value, **f.metadata["limits"])
 
 
-def holds_integers(tensor):
-    """Are the numbers of a tensor integers? True and False are not."""
-    dtype = tensor.dtype
-    return not (dtype.is_floating_point or dtype.is_complex or dtype == torch.bool)
+@contextlib.contextmanager
+def out_of_memory_as(sentence):
+    """Inside, the many errors of a memory that is full become a ValueError with this sentence."""
+    try:
+        yield
+    except (MemoryError, RuntimeError) as error:  # torch.OutOfMemoryError is a RuntimeError
+        full = ("out of memory", "not enough memory", "can't allocate memory", "Cannot allocate memory")
+        if not isinstance(error, MemoryError) and not any(words in str(error) for words in full):
+            raise
+        raise ValueError(sentence) from None

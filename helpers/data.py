@@ -1,27 +1,24 @@
 """Corpora, the train/validation split, and batches: from a text file to tensors (B, T)."""
 
 import hashlib
-import http.client
 import os
-import time
-import urllib.request
 from dataclasses import dataclass
-from numbers import Real
 from pathlib import Path
 
 import torch
 from torch.utils.data import Dataset
 
-from helpers.checks import check_ids, check_kind, check_whole, shown
-from helpers.device import pick_device
+from helpers.checks import check_kind, check_number
+from helpers.files import DATA_DIR, download, write_whole
 
-DATA_DIR = Path(__file__).resolve().parent.parent / "data"
 PLAYS_SHA256 = "4c9fb113a1082df249db994ed2a343bfd13893ef7ca4a12269b06c738f01faea"
 TINYSHAKESPEARE_SHA256 = "86c4e6aa9db7c042ec79f339dcb96d42b0075e16b8fc2e86bf0ca57e2dc565ed"
 TINYSHAKESPEARE_URL = (
     "https://raw.githubusercontent.com/karpathy/char-rnn/master/data/tinyshakespeare/input.txt"
 )
 MAX_DOWNLOAD_BYTES = 4_000_000  # the file has 1.1 MB; anything much larger is not it
+
+# ---------------------------------------------------------------- texts
 
 
 @dataclass(frozen=True)
@@ -53,7 +50,13 @@ def load_corpus(name_or_path=None):
     path = Path(os.path.expanduser(name))  # a home that does not exist stays in the path, and in the error
     text = _decode(_read_bytes(path), path)
     check_characters(set(text), path)
-    return Corpus(path.name, text, str(path), "yours")
+    return Corpus(name_of_own(path), text, str(path), "yours")
+
+
+def name_of_own(path):
+    """The name of a text of one's own: its file's. A file called "plays" is still not the plays."""
+    name = Path(path).name
+    return f"own-{name}" if name in ("plays", "tinyshakespeare") else name
 
 
 def check_characters(chars, path):
@@ -65,72 +68,6 @@ def check_characters(chars, path):
             f"The corpus {path} has a single distinct character, {next(iter(chars))!r}: "
             "there is nothing to predict; give a text with more characters."
         )
-
-
-def train_val_split(ids, val_fraction=0.1):
-    """Cut ids (N,) in two: the first part to learn from, the last to test on. No shuffling.
-
-    Neighbouring characters belong together: shuffled windows of one text overlap, and a validation
-    set that overlaps the training set measures memory. Raises ValueError if a side would be empty.
-    """
-    check_ids("ids", ids)
-    if not isinstance(val_fraction, Real) or not 0 < val_fraction < 1:
-        raise ValueError(f"val_fraction={shown(val_fraction)} must lie between 0 and 1; 0.1 is usual.")
-    n_train = int((1 - val_fraction) * len(ids))
-    if n_train < 2 or len(ids) - n_train < 2:
-        raise ValueError(
-            f"{len(ids)} tokens cannot be split with val_fraction={val_fraction}: "
-            "each side needs at least two; use a longer text."
-        )
-    return ids[:n_train], ids[n_train:]
-
-
-def get_batch(ids, block_size, batch_size, generator=None, device=None):
-    """Draw random windows of ids (N,): inputs x (B, T) and targets y (B, T), both int64.
-
-    y is x moved on by one token, so y[b, t] is what follows x[b, : t + 1]. The offsets come from
-    `generator`; equal seeds give equal batches. ids may be int64, or uint16 and mapped from a file
-    (helpers/large_text.py). Raises ValueError if the text is too short.
-    """
-    check_block_fits(ids, block_size)
-    check_whole("batch_size", batch_size)
-    check_kind("generator", generator, torch.Generator | None, "a torch.Generator, or None")
-    check_kind("device", device, torch.device | str | None, 'a device, such as "cpu", or None')
-    if isinstance(device, str):
-        device = pick_device(device)
-    draw_on = generator.device if generator is not None else ids.device
-    starts = torch.randint(len(ids) - block_size, (batch_size,), generator=generator, device=draw_on)
-    # unfold is a view of every window; indexing copies only the B windows that were drawn.
-    windows = ids.unfold(0, block_size + 1, 1)[starts.to(ids.device)].long()  # (B, T + 1)
-    x, y = windows[:, :-1], windows[:, 1:]
-    return (x, y) if device is None else (x.to(device), y.to(device))
-
-
-def check_block_fits(ids, block_size, name="ids"):
-    """Raise ValueError unless ids (N,) holds at least one window of block_size tokens and a target."""
-    check_ids(name, ids)
-    check_whole("block_size", block_size)
-    if len(ids) <= block_size:
-        raise ValueError(
-            f"A split of {len(ids)} tokens is too short for block_size={block_size}: "
-            f"use a longer text or a block_size of at most {max(len(ids) - 1, 1)}."
-        )
-
-
-class WindowDataset(Dataset):
-    """The windows of ids (N,) at a fixed stride, as pairs (x (T,), y (T,)), int64, for a DataLoader."""
-
-    def __init__(self, ids, block_size, stride=1):
-        check_block_fits(ids, block_size)
-        check_whole("stride", stride)
-        self.windows = ids.unfold(0, block_size + 1, stride)  # (number of windows, T + 1), a view
-
-    def __len__(self):
-        return len(self.windows)
-
-    def __getitem__(self, i):
-        window = self.windows[i].long()
-        return window[:-1], window[1:]
 
 
 def _read_bytes(path):
@@ -156,10 +93,10 @@ def _decode(raw, path):
 
 
 def _verify(raw, sha256, path, remedy):
-    found = hashlib.sha256(raw).hexdigest()
-    if found != sha256:
+    actual = hashlib.sha256(raw).hexdigest()
+    if actual != sha256:
         raise ValueError(
-            f"{path} is not the expected file (SHA-256 {found[:12]}… in place of {sha256[:12]}…): {remedy}."
+            f"{path} is not the expected file (SHA-256 {actual[:12]}… in place of {sha256[:12]}…): {remedy}."
         )
 
 
@@ -172,52 +109,75 @@ def _tinyshakespeare():
         return raw, "TINYSHAKESPEARE_PATH"
     path = DATA_DIR / "tinyshakespeare.txt"
     if not path.exists():
-        raw = _download(TINYSHAKESPEARE_URL, MAX_DOWNLOAD_BYTES)
+        try:
+            raw = download(TINYSHAKESPEARE_URL, MAX_DOWNLOAD_BYTES)
+        except OSError as error:
+            raise ValueError(
+                f"Tiny Shakespeare could not be downloaded ({error}): go online, or set "
+                'TINYSHAKESPEARE_PATH to a copy, or use the bundled corpus "plays".'
+            ) from None
         _verify(raw, TINYSHAKESPEARE_SHA256, TINYSHAKESPEARE_URL, "try again later")
-        write_atomically(path, raw)
+        write_whole(path, raw)
         return raw, TINYSHAKESPEARE_URL
     raw = _read_bytes(path)
     _verify(raw, TINYSHAKESPEARE_SHA256, path, "delete it and it will be downloaded again")
     return raw, TINYSHAKESPEARE_URL
 
 
-def _download(url, max_bytes, attempts=3, timeout=20.0, pause=1.0):
-    """Bytes at url; timeout and pause in seconds. Raises ValueError if there is no connection."""
-    for attempt in range(attempts):
-        try:
-            with urllib.request.urlopen(url, timeout=timeout) as response:
-                raw = response.read(max_bytes + 1)
-            break
-        # URLError, time-outs and broken connections are OSErrors; an answer that is no HTTP is not.
-        except (OSError, http.client.HTTPException) as error:
-            reason = error
-            if attempt + 1 < attempts:
-                time.sleep(pause * 2**attempt)
-    else:
-        raise ValueError(
-            f"Tiny Shakespeare could not be downloaded ({reason}): go online, or set "
-            'TINYSHAKESPEARE_PATH to a copy, or use the bundled corpus "plays".'
-        )
-    if len(raw) > max_bytes:
-        raise ValueError(f"{url} sent more than {max_bytes} bytes, so it is not the file: try again later.")
-    return raw
+# ---------------------------------------------------------------- ids to batches
 
 
-def write_atomically(path, raw):
-    """Write bytes to a neighbour, then rename: a reader sees the whole file or none.
+def train_val_split(ids, val_fraction=0.1):
+    """Cut ids (N,) in two: the first part to learn from, the last to test on. No shuffling.
 
-    Raises ValueError if the folder is full or cannot be written.
+    Neighbouring characters belong together: shuffled windows of one text overlap, and a validation
+    set that overlaps the training set measures memory. Raises ValueError if a side would be empty.
     """
-    check_kind("raw", raw, bytes, "bytes, such as text.encode()")
-    path = Path(path)
-    partial = path.with_name(f"{path.name}.{os.getpid()}.partial")
-    try:
-        partial.write_bytes(raw)
-        partial.replace(path)
-    except OSError as error:
-        reason = error.strerror or type(error).__name__
+    check_number("val_fraction", val_fraction, above=0, below=1)
+    n_train = int((1 - val_fraction) * len(ids))
+    if n_train < 2 or len(ids) - n_train < 2:
         raise ValueError(
-            f"{path} cannot be written ({reason}): free some space or make the folder writable."
-        ) from None
-    finally:
-        partial.unlink(missing_ok=True)
+            f"{len(ids)} tokens cannot be split with val_fraction={val_fraction}: "
+            "each side needs at least two; use a longer text."
+        )
+    return ids[:n_train], ids[n_train:]
+
+
+def get_batch(ids, block_size, batch_size, generator=None, device=None):
+    """Draw random windows of ids (N,): inputs x (B, T) and targets y (B, T), both int64.
+
+    y is x moved on by one token, so y[b, t] is what follows x[b, : t + 1]. The offsets come from
+    `generator`; equal seeds give equal batches. ids may be int64, or uint16 and mapped from a file
+    (program/large_text.py). Raises ValueError if the text is too short.
+    """
+    check_block_fits(ids, block_size)
+    draw_on = generator.device if generator is not None else ids.device
+    starts = torch.randint(len(ids) - block_size, (batch_size,), generator=generator, device=draw_on)
+    # unfold is a view of every window; indexing copies only the B windows that were drawn.
+    windows = ids.unfold(0, block_size + 1, 1)[starts.to(ids.device)].long()  # (B, T + 1)
+    x, y = windows[:, :-1], windows[:, 1:]
+    return (x, y) if device is None else (x.to(device), y.to(device))
+
+
+def check_block_fits(ids, block_size):
+    """Raise ValueError unless ids (N,) holds at least one window of block_size tokens and a target."""
+    if len(ids) <= block_size:
+        raise ValueError(
+            f"A split of {len(ids)} tokens is too short for block_size={block_size}: "
+            f"use a longer text or a block_size of at most {max(len(ids) - 1, 1)}."
+        )
+
+
+class WindowDataset(Dataset):
+    """The windows of ids (N,) at a fixed stride, as pairs (x (T,), y (T,)), int64, for a DataLoader."""
+
+    def __init__(self, ids, block_size, stride=1):
+        check_block_fits(ids, block_size)
+        self.windows = ids.unfold(0, block_size + 1, stride)  # (number of windows, T + 1), a view
+
+    def __len__(self):
+        return len(self.windows)
+
+    def __getitem__(self, i):
+        window = self.windows[i].long()
+        return window[:-1], window[1:]

@@ -8,11 +8,18 @@ import platform
 import torch
 from torch import distributed
 
-from helpers.checks import check_choice, check_kind, shown
+from helpers.checks import shown
+
+PRECISIONS = ("float32", "bfloat16", "float16")
+
+# ---------------------------------------------------------------- one device
 
 
 def pick_device(name=None):
-    """The device to train on: `name`, else COURSE_DEVICE, else cuda, mps or cpu, the first there is."""
+    """The device to train on: `name`, else COURSE_DEVICE, else cuda, mps or cpu, the first there is.
+
+    Raises ValueError if the machine does not have it.
+    """
     if name is None:
         name = os.environ.get("COURSE_DEVICE") or None
     if name is None:
@@ -32,7 +39,6 @@ def pick_device(name=None):
 
 def bf16_is_fast(device):
     """Has the device bfloat16 arithmetic in hardware? Without it bfloat16 is slower than float32."""
-    check_kind("device", device, torch.device, 'a device, such as pick_device("cpu")')
     if device.type == "cuda":
         return torch.cuda.get_device_capability(device) >= (8, 0)
     if device.type == "cpu":
@@ -55,7 +61,6 @@ def best_precision(device):
 
 def precision_context(device, precision):
     """The autocast context for "bfloat16" or "float16", one that does nothing for "float32"."""
-    check_choice("precision", precision, ("float32", "bfloat16", "float16"))
     if precision == "float32":
         return contextlib.nullcontext()
     return torch.autocast(device.type, dtype=getattr(torch, precision))
@@ -65,7 +70,7 @@ def keep_freed_memory():
     """Let this process keep the memory that a training step frees, for the next step. Linux with glibc.
 
     Otherwise the C library hands large tensors back to the system after use, and the system clears
-    every page again when the next step asks: a quarter of a step's time on a CPU (helpers.bench).
+    every page again when the next step asks: a quarter of a step's time on a CPU (helpers/program/bench.py).
     Up to 1 GiB stays with the process; its peak stays as it is. Source: man 3 mallopt.
     """
     try:
@@ -79,7 +84,6 @@ def keep_freed_memory():
 
 def hardware(device):
     """One line that names what a run was computed on."""
-    check_kind("device", device, torch.device, 'a device, such as pick_device("cpu")')
     several = f"{world_size()} x " if world_size() > 1 else ""
     if device.type == "cuda":
         return several + torch.cuda.get_device_name(device)
@@ -117,26 +121,26 @@ def rank():
     return distributed.get_rank() if distributed.is_initialized() else 0
 
 
-def wait_for_all():
+def barrier():
     """Go on when every process has come here."""
     if world_size() > 1:
         distributed.barrier()
 
 
 @contextlib.contextmanager
-def the_first_goes_ahead():
-    """What stands inside, process 0 does alone; then the others do it, and find what it left."""
+def rank_0_first():
+    """What stands inside, process 0 does alone; then the others do it, and can use what it left."""
     if rank() != 0:
-        wait_for_all()
+        barrier()
     try:
         yield
     finally:
         if rank() == 0:
-            wait_for_all()
+            barrier()
 
 
-def of_all_processes(values):
-    """A tensor of every process, the same shape in each, stacked in the order of their numbers."""
+def all_gather(values):
+    """A tensor of every process, the same shape in each, stacked in the order of their ranks."""
     if world_size() == 1:
         return values[None]
     parts = [torch.empty_like(values) for _ in range(world_size())]
@@ -144,10 +148,19 @@ def of_all_processes(values):
     return torch.stack(parts)
 
 
-def mean_over_processes(values):
+def all_reduce_mean(values):
     """The mean of a tensor over all processes, the same in each; just values where there is one."""
     if world_size() > 1:
         values = values.clone()
         distributed.all_reduce(values)
         values /= world_size()
     return values
+
+
+def any_process(device, *wishes):
+    """For each wish, a bool: does any process have it? So that all stop, or save, at the same step."""
+    if world_size() == 1:
+        return wishes
+    votes = torch.tensor(wishes, dtype=torch.float32, device=device)
+    distributed.all_reduce(votes, distributed.ReduceOp.MAX)
+    return (votes > 0).tolist()

@@ -1,54 +1,38 @@
 """Sampling from a trained model: one token after another, with a key/value cache."""
 
 import codecs
-from contextlib import contextmanager
-from numbers import Integral, Real
+import contextlib
 
 import torch
 from torch.nn import functional as F
 
-from helpers.checks import check_flag, check_kind, check_whole, shown
-from helpers.model import GPT, check_in_vocabulary, check_model
+from helpers.checks import check_kind, check_number, check_whole, shown
+from helpers.model import GPT, check_in_vocabulary
 from helpers.tokenizer import BytePairTokenizer
+
+# ---------------------------------------------------------------- from logits to one token
 
 
 def next_token_probs(logits, temperature=1.0, top_k=None, top_p=None):
     """Logits (..., V) -> probabilities (..., V) after temperature, top-k and top-p, in that order.
 
-    temperature < 1 sharpens, > 1 flattens. top_k keeps the k likeliest tokens. top_p keeps the
-    smallest set of likeliest tokens whose probabilities reach p (Holtzman et al. 2019, arXiv:1904.09751).
+    temperature < 1 sharpens, > 1 flattens. top_k keeps the k likeliest tokens, of equal ones those with
+    the lower ids. top_p keeps the smallest set of likeliest tokens whose probabilities reach p (Holtzman
+    et al. 2019, arXiv:1904.09751). Settings as check_sampling allows them.
     """
-    if not torch.is_tensor(logits) or logits.dim() == 0 or not logits.is_floating_point():
-        raise ValueError(f"logits={shown(logits)} must be real numbers (..., V): take them from a model.")
-    check_sampling(logits.shape[-1], temperature, top_k, top_p)
-    logits = logits.float() / temperature
+    if top_k is None and (top_p is None or top_p == 1):
+        return F.softmax(logits.float() / temperature, dim=-1)
+    # Ranked before anything is rounded: in float16 or at a high temperature unequal logits can become equal.
+    order = logits.argsort(dim=-1, descending=True, stable=True)
+    ranked = logits.gather(-1, order).float() / temperature
     if top_k is not None:
-        kth = logits.topk(top_k, dim=-1).values[..., -1:]
-        logits = logits.masked_fill(logits < kth, float("-inf"))
+        ranked[..., top_k:] = float("-inf")
     if top_p is not None and top_p < 1:
-        probs, order = F.softmax(logits, dim=-1).sort(dim=-1, descending=True)
+        probs = F.softmax(ranked, dim=-1)
         # A token goes if those before it already reach p; the first always stays.
-        gone = probs.cumsum(-1) - probs >= top_p
-        logits = logits.masked_fill(gone.gather(-1, order.argsort(-1)), float("-inf"))
-    return F.softmax(logits, dim=-1)
-
-
-def check_sampling(vocab_size, temperature, top_k, top_p):
-    """Raise ValueError, naming the argument and the remedy, unless the three make sense."""
-    number = isinstance(temperature, Real) and not isinstance(temperature, bool)
-    if not number or not 0 < temperature < float("inf"):
-        raise ValueError(
-            f"temperature={shown(temperature)} must be above 0; for the likeliest token alone use top_k=1."
-        )
-    whole = isinstance(top_k, Integral) and not isinstance(top_k, bool)
-    if top_k is not None and not (whole and 1 <= top_k <= vocab_size):
-        raise ValueError(
-            f"top_k={shown(top_k)} must lie between 1 and the vocabulary size, {vocab_size}: "
-            "give a whole number, or None for no limit."
-        )
-    number = isinstance(top_p, Real) and not isinstance(top_p, bool)
-    if top_p is not None and not (number and 0 < top_p <= 1):
-        raise ValueError(f"top_p={shown(top_p)} must be above 0 and at most 1.")
+        ranked = ranked.masked_fill(probs.cumsum(-1) - probs >= top_p, float("-inf"))
+    probs = F.softmax(ranked, dim=-1)
+    return torch.empty_like(probs).scatter_(-1, order, probs)  # back in the order of the ids
 
 
 def draw_token(probs, generator=None):
@@ -60,6 +44,9 @@ def draw_token(probs, generator=None):
     return (probs / torch.empty_like(probs).exponential_(generator=generator)).argmax(-1, keepdim=True)
 
 
+# ---------------------------------------------------------------- the cache, and what the model sees
+
+
 class KVCache:
     """Keys and values of the positions seen so far, per attention layer, in memory for block_size of them.
 
@@ -69,7 +56,6 @@ class KVCache:
     """
 
     def __init__(self, block_size):
-        check_whole("block_size", block_size)
         self.block_size = block_size
         self.length = 0
         self.memory = {}
@@ -85,8 +71,8 @@ class KVCache:
         return kept[0], kept[1]
 
 
-@contextmanager
-def plain_products(switch=True):
+@contextlib.contextmanager
+def without_onednn(switch=True):
     """Inside, matrix products on the CPU go without oneDNN, if `switch` is true.
 
     Measured: in bfloat16 oneDNN prepares every product for longer than a single row takes to multiply.
@@ -112,6 +98,9 @@ def window_start(length, block_size):
     return -(-(length - block_size) // hop) * hop
 
 
+# ---------------------------------------------------------------- token after token
+
+
 @torch.no_grad()
 def stream(
     model, idx, max_new_tokens, temperature=1.0, top_k=None, top_p=None, generator=None, use_cache=True
@@ -122,9 +111,7 @@ def stream(
     both ways see the same view and give the same logits. Raises ValueError for bad settings.
     """
     check_prompt(model, idx)
-    check_count(max_new_tokens)
-    check_kind("generator", generator, torch.Generator | None, "a torch.Generator, or None")
-    check_flag("use_cache", use_cache)
+    check_whole("max_new_tokens", max_new_tokens, least=0)
     use_cache = use_cache and isinstance(model, GPT)
     block_size = getattr(getattr(model, "config", model), "block_size", 1)  # a bigram sees 1
     was_training = model.training
@@ -138,16 +125,13 @@ def stream(
             start = window_start(length, block_size)
             if start != begin:
                 view, begin, cache.length = view[:, start - begin :], start, 0
-            if use_cache:
-                new = view[:, cache.length :]
-                with plain_products(one_row and new.shape[1] == 1):
-                    logits, _ = model(new, cache=cache)
-            else:
-                logits, _ = model(view)
-            probs = next_token_probs(logits[:, -1], temperature, top_k, top_p)  # (B, V)
+            new = view[:, cache.length :] if use_cache else view
+            with without_onednn(one_row and new.shape[1] == 1):
+                logits, _ = model(new, cache=cache) if use_cache else model(view)
+            logits = logits[:, -1]  # (B, V)
             if step == 0:  # once only: a GPU must wait for the answer
-                check_probs(probs)
-            token = draw_token(probs, generator)  # (B, 1)
+                check_sampling(logits, temperature, top_k, top_p)
+            token = draw_token(next_token_probs(logits, temperature, top_k, top_p), generator)  # (B, 1)
             view = torch.cat([view, token], dim=1)
             length += 1
             yield token[:, 0]
@@ -163,43 +147,28 @@ def generate(
     return torch.cat([idx, *(token.unsqueeze(1) for token in new)], dim=1)
 
 
-def stream_text(
-    model,
-    tokenizer,
-    prompt,
-    max_new_tokens,
-    temperature=1.0,
-    top_k=None,
-    top_p=None,
-    generator=None,
-    use_cache=True,
-    stop=None,
-):
+def stream_text(model, tokenizer, prompt, max_new_tokens, stop=None, **sampling):
     """Yield what the model writes after `prompt` (str), piece by piece, each a str as soon as it is sure.
 
-    Ends after max_new_tokens, or before the first `stop` in the new text. What could be the beginning
-    of `stop` is held back until the next tokens decide; of a byte-pair tokenizer only whole UTF-8
-    characters are yielded, and one that is unfinished at the end is dropped. "".join(...) is the text.
+    sampling: temperature, top_k, top_p, generator, use_cache, as for stream. Ends after max_new_tokens, or
+    before the first `stop` in the new text. What could be the beginning of `stop` is held back until the
+    next tokens decide; of a byte-pair tokenizer only whole UTF-8 characters are yielded, and one that is
+    unfinished at the end is dropped. An id beyond the tokenizer's has no text. "".join(...) is the text.
     Raises ValueError for an empty or unknown prompt and for bad settings.
     """
-    check_model(model)
-    if not isinstance(prompt, str) or not prompt:
-        raise ValueError(
-            f"prompt={shown(prompt)} must be a text of at least one character, such as a newline."
-        )
-    if stop is not None and (not isinstance(stop, str) or not stop):
-        raise ValueError(f"stop={shown(stop)} must be a text of at least one character, or None to write on.")
-    if not hasattr(tokenizer, "vocab_size"):
-        raise ValueError(f"tokenizer={shown(tokenizer)} cannot encode: give the one of the model's text.")
-    device = next(model.parameters()).device
-    idx = tokenizer.encode(prompt).view(1, -1).to(device)
+    check_text("prompt", prompt, "such as a newline")
+    if stop is not None:
+        check_text("stop", stop, "or None to write on")
+    idx = tokenizer.encode(prompt).view(1, -1).to(next(model.parameters()).device)
     utf8 = codecs.getincrementaldecoder("utf-8")("replace")  # keeps unfinished characters for later
     held = ""
-    for token in stream(model, idx, max_new_tokens, temperature, top_k, top_p, generator, use_cache):
-        piece = tokenizer.decode(token)
+    for token in stream(model, idx, max_new_tokens, **sampling):
+        if token.item() >= tokenizer.vocab_size:
+            continue
         if isinstance(tokenizer, BytePairTokenizer):
-            piece = utf8.decode(tokenizer.pieces[token.item()])
-        held += piece
+            held += utf8.decode(tokenizer.pieces[token.item()])
+        else:
+            held += tokenizer.decode(token)
         if stop is not None and stop in held:
             held = held[: held.index(stop)]
             break
@@ -216,29 +185,35 @@ def overlap(text, stop):
     return next((n for n in range(min(len(text), len(stop) - 1), 0, -1) if text.endswith(stop[:n])), 0)
 
 
+# ---------------------------------------------------------------- what is refused
+
+
+def check_text(name, value, hint):
+    """Raise ValueError unless value is a text of at least one character."""
+    if not isinstance(value, str) or not value:
+        raise ValueError(f"{name}={shown(value)} must be a text of at least one character, {hint}.")
+
+
 def check_prompt(model, idx):
     """Raise ValueError unless idx (B, T) has at least one token a row, all in the model's vocabulary."""
-    check_model(model)
     check_kind("idx", idx, torch.Tensor, "a tensor (B, T), such as tokenizer.encode(prompt)[None]")
-    if idx.dim() != 2 or 0 in idx.shape:
-        raise ValueError(
-            f"idx of shape {tuple(idx.shape)} must be (B, T) with T of at least 1: "
-            "encode a prompt, or start from a newline."
-        )
-    if idx.dtype not in (torch.int64, torch.int32):
-        raise ValueError(f"idx of dtype {idx.dtype} must hold integers: encode a prompt with the tokenizer.")
+    if idx.dim() != 2 or 0 in idx.shape or idx.dtype not in (torch.int64, torch.int32):
+        raise ValueError(f"idx={shown(idx)} must be integers (B, T) with T of at least 1: encode a prompt.")
     check_in_vocabulary("idx", idx, model)
 
 
-def check_count(max_new_tokens):
-    """Raise ValueError unless max_new_tokens is a whole number of at least 0."""
-    if not isinstance(max_new_tokens, Integral) or isinstance(max_new_tokens, bool) or max_new_tokens < 0:
-        raise ValueError(f"max_new_tokens={shown(max_new_tokens)} must be at least 0, and a whole number.")
-
-
-def check_probs(probs):
-    """Raise ValueError if there is nothing to draw from: the weights of the model are NaN or infinite."""
-    if not torch.isfinite(probs).all():
+def check_sampling(logits, temperature, top_k, top_p):
+    """Raise ValueError, naming argument and remedy, unless logits (B, V) can be drawn from like this."""
+    check_number("temperature", temperature, above=0)
+    if top_k is not None:
+        check_whole("top_k", top_k, most=logits.shape[-1])
+    if top_p is not None:
+        check_number("top_p", top_p, above=0, most=1)
+    if not torch.isfinite(F.softmax(logits.float(), dim=-1)).all():
         raise ValueError(
             "The model's logits are not finite: its weights are damaged; load a good checkpoint."
+        )
+    if temperature < 1e-20:  # float32 ends at 3e38: the quotient has to fit
+        raise ValueError(
+            f"temperature={shown(temperature)} is too small for float32: for the likeliest token use top_k=1."
         )

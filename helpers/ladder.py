@@ -1,19 +1,19 @@
 """The ladder: what each idea of the course is worth, as validation loss under one budget and one seed.
 
 Each notebook trains its own rung live; the rungs of the others come from a record that this program
-writes:    python -m helpers.ladder plays tinyshakespeare
+writes:    python -m helpers ladder
 """
 
+import argparse
 import json
 import math
-import sys
 from dataclasses import replace
 
 import torch
 from torch import nn
 
-from helpers.checks import check_choice, check_ids, check_kind, check_number, check_whole, shown
-from helpers.data import Corpus, load_corpus, train_val_split
+from helpers.data import load_corpus, train_val_split
+from helpers.files import RUNS_DIR, write_whole
 from helpers.model import (
     GPT,
     BigramLanguageModel,
@@ -25,7 +25,6 @@ from helpers.model import (
     LanguageModel,
     MultiHeadAttention,
 )
-from helpers.runs import RUNS_DIR
 from helpers.tokenizer import CharTokenizer
 from helpers.train import evaluate, fit
 
@@ -68,7 +67,6 @@ def bodies(config):
 
 def build_rung(rung, vocab_size):
     """The untrained model of a rung that is trained, from "bigram" to "deeper", from SEED."""
-    check_choice("rung", rung, RUNGS[2:-1])
     config = GPTConfig(vocab_size, BLOCK_SIZE, n_layer=1, n_head=N_HEAD, n_embd=N_EMBD)
     torch.manual_seed(SEED)
     if rung == "bigram":
@@ -88,21 +86,12 @@ def train_rung(model, train_ids, val_ids):
 
 def unigram_loss(train_ids, val_ids, vocab_size):
     """Cross-entropy in nats of val_ids under the character frequencies of train_ids, one added each."""
-    check_whole("vocab_size", vocab_size)
-    for name, ids in (("train_ids", train_ids), ("val_ids", val_ids)):
-        check_ids(name, ids)
-        if not len(ids) or not 0 <= ids.min() <= ids.max() < vocab_size:
-            raise ValueError(
-                f"{name}={shown(ids)} must hold ids from 0 to {vocab_size - 1}, and at least one: "
-                "encode the text with the tokenizer of that vocab_size."
-            )
     counts = torch.bincount(train_ids, minlength=vocab_size) + 1.0
     return -(counts / counts.sum()).log()[val_ids].mean().item()
 
 
 def measure(corpus):
     """Train every rung on a corpus: a dict from rung to validation loss in nats."""
-    check_kind("corpus", corpus, Corpus, "what load_corpus returns")
     tokenizer = CharTokenizer.from_text(corpus.text)
     train_ids, val_ids = train_val_split(tokenizer.encode(corpus.text))
     V = tokenizer.vocab_size
@@ -115,7 +104,6 @@ def measure(corpus):
 
 def load_ladder(corpus):
     """The recorded rungs for a corpus, a dict from name to nats; empty for a text without a record."""
-    check_kind("corpus", corpus, Corpus, "what load_corpus returns")
     path = RUNS_DIR / f"ladder-{corpus.name}.json"
     return json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
 
@@ -128,11 +116,6 @@ def climb(corpus, measured, check=True):
     settings of one's own. The last rung may be better than its record: on a GPU it is a larger model.
     """
     recorded = load_ladder(corpus)
-    if not isinstance(measured, dict) or not measured:
-        raise ValueError(f'measured={shown(measured)} must hold a rung, such as {{"bigram": 2.4}}.')
-    for rung, loss in measured.items():
-        check_choice("A rung", rung, RUNGS)
-        check_number(f"The loss of {rung}", loss, least=0)
     for rung, loss in measured.items():
         off = loss - recorded.get(rung, loss)
         if check and (off > TOLERANCE or (off < -TOLERANCE and rung != "full")):
@@ -145,14 +128,26 @@ def climb(corpus, measured, check=True):
     return {rung: known[rung] for rung in RUNGS[: last + 1] if rung in known}
 
 
-if __name__ == "__main__":
-    for name in sys.argv[1:] or ["plays"]:
-        corpus = load_corpus(name)
-        rungs = {rung: round(loss, 4) for rung, loss in measure(corpus).items()}
-        # The last rung comes from the full run of notebook 06.
-        run = RUNS_DIR / f"course-cpu-{corpus.name}-cpu.json"
-        if run.exists():
-            rungs["full"] = json.loads(run.read_text(encoding="utf-8"))["best_val"]
-        path = RUNS_DIR / f"ladder-{corpus.name}.json"
-        path.write_text(json.dumps(rungs, indent=1) + "\n", encoding="utf-8")
-        print(path)
+TEXTS = ("plays", "tinyshakespeare")  # those whose ladder the README shows
+
+
+def main(arguments=None):
+    """The subcommand: measure the ladder on texts and write the records that climb compares with."""
+    parser = argparse.ArgumentParser(prog="python -m helpers ladder", description="Measure every rung.")
+    parser.add_argument("texts", nargs="*", default=TEXTS, help="names or paths, by default the README's")
+    try:
+        for name in parser.parse_args(arguments).texts:
+            print(record_ladder(load_corpus(name)))
+    except ValueError as error:
+        raise SystemExit(str(error)) from None
+
+
+def record_ladder(corpus):
+    """Measure the ladder on a corpus and write its record; returns the path."""
+    rungs = {rung: round(loss, 4) for rung, loss in measure(corpus).items()}
+    run = RUNS_DIR / f"course-cpu-{corpus.name}-cpu.json"
+    if run.exists():  # the last rung is the full run of notebook 06
+        rungs["full"] = json.loads(run.read_text(encoding="utf-8"))["best_val"]
+    path = RUNS_DIR / f"ladder-{corpus.name}.json"
+    write_whole(path, (json.dumps(rungs, indent=1) + "\n").encode())
+    return path

@@ -4,6 +4,7 @@ Letters in shapes: B sequences in a batch, T positions, C = n_embd channels, H h
 D = C / H the size of a head, V tokens in the vocabulary.
 """
 
+import dataclasses
 import math
 from dataclasses import dataclass
 
@@ -11,7 +12,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from helpers.checks import check_batch, check_choice, check_flag, check_kind, check_number, check_whole, shown
+from helpers.checks import check_settings, setting
 
 
 class BigramLanguageModel(nn.Module):
@@ -19,13 +20,11 @@ class BigramLanguageModel(nn.Module):
 
     def __init__(self, vocab_size):
         super().__init__()
-        check_sizes(vocab_size=vocab_size)
         self.next_token_logits = nn.Embedding(vocab_size, vocab_size)
         nn.init.normal_(self.next_token_logits.weight, std=0.02)  # near zero: near uniform
 
     def forward(self, idx, targets=None):
         """idx (B, T) -> logits (B, T, V) and the mean cross-entropy in nats, None without targets."""
-        check_batch(idx, targets)
         logits = self.next_token_logits(idx)
         return logits, next_token_loss(logits, targets)
 
@@ -37,13 +36,6 @@ def next_token_loss(logits, targets):
     return F.cross_entropy(logits.flatten(0, 1), targets.flatten())
 
 
-def check_sizes(dropout=0.0, **sizes):
-    """Raise ValueError unless all sizes are whole numbers of at least 1, and dropout a share below 1."""
-    for name, value in sizes.items():
-        check_whole(name, value)
-    check_number("dropout", dropout, least=0, below=1)
-
-
 class Head(nn.Module):
     """One head of causal self-attention: x (B, T, C) -> (B, T, D). (Notebook 03)
 
@@ -52,7 +44,6 @@ class Head(nn.Module):
 
     def __init__(self, n_embd, head_size, block_size, dropout=0.0):
         super().__init__()
-        check_sizes(n_embd=n_embd, head_size=head_size, block_size=block_size, dropout=dropout)
         self.query = nn.Linear(n_embd, head_size, bias=False)
         self.key = nn.Linear(n_embd, head_size, bias=False)
         self.value = nn.Linear(n_embd, head_size, bias=False)
@@ -76,7 +67,6 @@ class MultiHeadAttention(nn.Module):
 
     def __init__(self, n_embd, n_head, block_size, dropout=0.0):
         super().__init__()
-        check_heads(n_embd, n_head)
         head_size = n_embd // n_head
         self.heads = nn.ModuleList(Head(n_embd, head_size, block_size, dropout) for _ in range(n_head))
         self.proj = nn.Linear(n_embd, n_embd)
@@ -91,17 +81,6 @@ class MultiHeadAttention(nn.Module):
         return self.dropout(self.proj(out))
 
 
-def check_heads(n_embd, n_head):
-    """Raise ValueError unless n_embd divides into n_head heads of equal size."""
-    check_whole("n_embd", n_embd)
-    check_whole("n_head", n_head)
-    if n_embd % n_head:
-        raise ValueError(
-            f"n_embd={n_embd} does not divide into n_head={n_head} heads of equal size: "
-            "make n_embd a multiple of n_head."
-        )
-
-
 class LanguageModel(nn.Module):
     """The frame around any body: embeddings in front, logits behind. (Notebook 03)
 
@@ -110,8 +89,6 @@ class LanguageModel(nn.Module):
 
     def __init__(self, vocab_size, block_size, n_embd, body):
         super().__init__()
-        check_sizes(vocab_size=vocab_size, block_size=block_size, n_embd=n_embd)
-        check_kind("body", body, nn.Module, "a module from (B, T, C) to (B, T, C), such as a Head")
         self.block_size = block_size
         self.token_embedding = nn.Embedding(vocab_size, n_embd)
         self.position_embedding = nn.Embedding(block_size, n_embd)
@@ -123,63 +100,45 @@ class LanguageModel(nn.Module):
 
     def forward(self, idx, targets=None):
         """idx (B, T) -> logits (B, T, V) and the mean cross-entropy in nats, None without targets."""
-        check_batch(idx, targets)
-        check_length(idx.shape[1], self.block_size)
         positions = torch.arange(idx.shape[1], device=idx.device)
         x = self.token_embedding(idx) + self.position_embedding(positions)  # (B, T, C)
         logits = self.lm_head(self.body(x))  # (B, T, V)
         return logits, next_token_loss(logits, targets)
 
 
-def check_length(T, block_size):
-    """Raise ValueError if T tokens are more than a model has positions for."""
-    if T > block_size:
-        raise ValueError(
-            f"{T} tokens are longer than block_size={block_size}: pass at most the last block_size tokens."
-        )
-
-
 ACTIVATIONS = {"relu": nn.ReLU, "gelu": nn.GELU, "gelu_tanh": lambda: nn.GELU("tanh")}
-POSITIONS = ("learned", "sinusoidal")
 
 
 @dataclass(frozen=True)
 class GPTConfig:
     """The shape of a GPT, in the field's (nanoGPT's) names. Checked when it is made."""
 
-    vocab_size: int  # V, distinct tokens; from the text if not given
-    block_size: int = 64  # T, the longest context in tokens
-    n_layer: int = 4  # blocks
-    n_head: int = 4  # H, attention heads in a block
-    n_embd: int = 128  # C, channels of a position; a multiple of n_head
-    dropout: float = 0.0  # share of numbers set to 0 while training
-    activation: str = "relu"  # relu, gelu or gelu_tanh (GPT-2's approximation)
-    position: str = "learned"  # or sinusoidal
-    bias: bool = True  # in projections, feed-forward and layer norms
-    qkv_bias: bool = False  # in query, key and value
-    head_bias: bool = True  # in the final linear layer
-    tie_weights: bool = False  # the token embedding is also the final linear layer
+    vocab_size: int = setting(dataclasses.MISSING, "V, distinct tokens; from the text if not given")
+    block_size: int = setting(64, "T, the longest context in tokens")
+    n_layer: int = setting(4, "blocks")
+    n_head: int = setting(4, "H, attention heads in a block")
+    n_embd: int = setting(128, "C, channels of a position; a multiple of n_head")
+    dropout: float = setting(0.0, "share of numbers set to 0 while training", least=0, below=1)
+    activation: str = setting("relu", "gelu_tanh: GPT-2's approximation", tuple(ACTIVATIONS))
+    position: str = setting("learned", "position vectors", ("learned", "sinusoidal"))
+    bias: bool = setting(True, "in projections, feed-forward and layer norms")
+    qkv_bias: bool = setting(False, "in query, key and value")
+    head_bias: bool = setting(True, "in the final linear layer")
+    tie_weights: bool = setting(False, "the token embedding is also the final linear layer")
 
     def __post_init__(self):
-        for name in ("vocab_size", "block_size", "n_layer", "n_head", "n_embd"):
-            check_whole(name, getattr(self, name))
-        check_heads(self.n_embd, self.n_head)
-        check_number("dropout", self.dropout, least=0, below=1)
-        check_choice("activation", self.activation, ACTIVATIONS)
-        check_choice("position", self.position, POSITIONS)
-        for name in ("bias", "qkv_bias", "head_bias", "tie_weights"):
-            check_flag(name, getattr(self, name))
-        if self.position == "sinusoidal":
-            check_even(self.n_embd)
+        check_settings(self)
+        if self.n_embd % self.n_head:
+            raise ValueError(
+                f"n_embd={self.n_embd} does not divide into n_head={self.n_head} heads of equal size: "
+                "make n_embd a multiple of n_head."
+            )
+        if self.position == "sinusoidal" and self.n_embd % 2:
+            raise ValueError(f"n_embd={self.n_embd} must be even: sines and cosines come in pairs.")
 
     @property
     def head_size(self):
         return self.n_embd // self.n_head
-
-
-def check_config(config):
-    """Raise ValueError unless config is a GPTConfig."""
-    check_kind("config", config, GPTConfig, "a GPTConfig, such as GPTConfig(vocab_size=65)")
 
 
 class CausalSelfAttention(nn.Module):
@@ -190,7 +149,6 @@ class CausalSelfAttention(nn.Module):
 
     def __init__(self, config):
         super().__init__()
-        check_config(config)
         self.n_head = config.n_head
         self.dropout_p = config.dropout
         self.qkv = nn.Linear(config.n_embd, 3 * config.n_embd, bias=config.qkv_bias)
@@ -213,22 +171,32 @@ class CausalSelfAttention(nn.Module):
         q, k, v = self.split_heads(x)
         if cache is not None:
             k, v = cache.append(self, k, v)
-        p = self.dropout_p if self.training else 0.0
-        # Measured: in bfloat16 on a CPU the plain form trains about three times as fast as the
-        # fused kernel, whose backward pass is slow there. Everywhere else the fused kernel wins.
-        if x.device.type == "cpu" and q.shape[2] == 1 and cache is not None:
-            # One new token may look at everything: no mask. In bfloat16 the fused kernel and the products
-            # lose more here than it costs to widen keys and values to float32 (measured, 1 to 16 rows).
-            scores = q.float() @ k.float().transpose(-2, -1) * q.shape[-1] ** -0.5  # (B, H, 1, T)
-            out = (F.dropout(F.softmax(scores, dim=-1), p) @ v.float()).to(q.dtype)
-        elif x.device.type == "cpu" and q.dtype == torch.bfloat16:
-            out = F.dropout(attention_weights(q, k), p) @ v  # (B, H, T, D)
-        elif q.shape[2] in (1, k.shape[2]):
-            out = F.scaled_dot_product_attention(q, k, v, dropout_p=p, is_causal=q.shape[2] > 1)
-        else:  # new positions after cached ones: row t may look at all that is cached and itself
-            mask = causal_mask(q.shape[2], k.shape[2], q.device)
-            out = F.scaled_dot_product_attention(q, k, v, attn_mask=mask, dropout_p=p)
-        return self.dropout(self.proj(out.transpose(1, 2).flatten(2)))  # (B, T, C)
+        out = attend(q, k, v, self.dropout_p if self.training else 0.0)  # (B, H, T, D)
+        return self.dropout(self.proj(out.transpose(1, 2).flatten(2)))
+
+
+def attend(q, k, v, dropout_p=0.0):
+    """softmax(q k^T / sqrt(D) + mask) v: q (B, H, T_q, D), k and v (B, H, T_k, D) -> (B, H, T_q, D).
+
+    The queries are those of the last T_q of T_k positions. Four ways to compute the same function; which
+    one is the fastest was measured (helpers/program/bench.py).
+    """
+    T_q, T_k = q.shape[2], k.shape[2]
+    on_cpu = q.device.type == "cpu"
+    if on_cpu and T_q == 1:
+        # One new token may look at everything: no mask. In bfloat16 the fused kernel and the products
+        # lose more here than it costs to widen keys and values to float32 (1 to 16 rows).
+        scores = q.float() @ k.float().transpose(-2, -1) * q.shape[-1] ** -0.5  # (B, H, 1, T_k)
+        return (F.dropout(F.softmax(scores, dim=-1), dropout_p) @ v.float()).to(q.dtype)
+    if on_cpu and q.dtype == torch.bfloat16:
+        # The plain form trains about three times as fast here as the fused kernel, whose backward pass
+        # in bfloat16 is slow on a CPU. Everywhere else the fused kernel wins.
+        return F.dropout(attention_weights(q, k), dropout_p) @ v
+    if T_q in (1, T_k):
+        return F.scaled_dot_product_attention(q, k, v, dropout_p=dropout_p, is_causal=T_q > 1)
+    # New positions after cached ones: each may look at all that is cached, and at the new ones up to itself.
+    mask = causal_mask(T_q, T_k, q.device)
+    return F.scaled_dot_product_attention(q, k, v, attn_mask=mask, dropout_p=dropout_p)
 
 
 def causal_mask(T_q, T_k, device=None):
@@ -250,7 +218,6 @@ class FeedForward(nn.Module):
 
     def __init__(self, config):
         super().__init__()
-        check_config(config)
         self.widen = nn.Linear(config.n_embd, 4 * config.n_embd, bias=config.bias)
         self.activation = ACTIVATIONS[config.activation]()
         self.narrow = nn.Linear(4 * config.n_embd, config.n_embd, bias=config.bias)
@@ -268,7 +235,6 @@ class Block(nn.Module):
 
     def __init__(self, config):
         super().__init__()
-        check_config(config)
         self.ln_1 = nn.LayerNorm(config.n_embd, bias=config.bias)
         self.attn = CausalSelfAttention(config)
         self.ln_2 = nn.LayerNorm(config.n_embd, bias=config.bias)
@@ -284,18 +250,10 @@ def sinusoidal_positions(block_size, n_embd):
 
     Source: Vaswani et al. 2017, section 3.5.
     """
-    check_sizes(block_size=block_size, n_embd=n_embd)
-    check_even(n_embd)
     position = torch.arange(block_size).unsqueeze(1)  # (T, 1)
     frequency = torch.exp(-math.log(10000.0) * torch.arange(0, n_embd, 2) / n_embd)  # (C/2,)
     angles = position * frequency
     return torch.stack([angles.sin(), angles.cos()], dim=-1).flatten(1)  # sin, cos, sin, cos, ...
-
-
-def check_even(n_embd):
-    """Raise ValueError if n_embd is odd: sines and cosines come in pairs."""
-    if n_embd % 2:
-        raise ValueError(f"n_embd={n_embd} must be even for sinusoidal positions.")
 
 
 class GPT(nn.Module):
@@ -306,7 +264,6 @@ class GPT(nn.Module):
 
     def __init__(self, config):
         super().__init__()
-        check_config(config)
         self.config = config
         self.token_embedding = nn.Embedding(config.vocab_size, config.n_embd)
         if config.position == "learned":
@@ -340,10 +297,8 @@ class GPT(nn.Module):
 
         With a cache (see generate.py), idx holds only the tokens after those already cached.
         """
-        check_batch(idx, targets)
         past = 0 if cache is None else cache.length
         T = past + idx.shape[1]
-        check_length(T, self.config.block_size)
         positions = torch.arange(past, T, device=idx.device)
         x = self.dropout(self.token_embedding(idx) + self.position_embedding(positions))  # (B, T, C)
         for block in self.blocks:
@@ -356,30 +311,22 @@ class GPT(nn.Module):
 
 def count_parameters(model):
     """How many numbers training adjusts; tied weights count once, fixed tables not at all."""
-    check_model(model)
     return sum(p.numel() for p in model.parameters() if p.requires_grad)
 
 
-def check_model(model):
-    """Raise ValueError unless model is a module of PyTorch."""
-    check_kind("model", model, nn.Module, "a model, such as GPT(config)")
-
-
 def check_in_vocabulary(name, ids, model):
-    """Raise ValueError if ids (any shape) hold one that the course's model does not know.
+    """Raise ValueError if ids (any shape) hold one that the model does not know.
 
     Reads all ids, so it stands at the entry of a program, never in the loop of its steps.
     """
-    table = getattr(model, "token_embedding", getattr(model, "next_token_logits", None))
-    if not isinstance(table, nn.Embedding) or not ids.numel():
-        return
+    vocab_size = next(m.num_embeddings for m in model.modules() if isinstance(m, nn.Embedding))
     # Piece by piece: the ids of a large text, 16 bits each, need not fit into memory as int64.
     ends = torch.stack([torch.stack(piece.long().aminmax()) for piece in ids.reshape(-1).split(2**24)])
     lowest, highest = ends.min().item(), ends.max().item()
-    if lowest < 0 or highest >= table.num_embeddings:
+    if lowest < 0 or highest >= vocab_size:
         raise ValueError(
             f"{name} holds ids from {lowest} to {highest}, but the model knows 0 to "
-            f"{table.num_embeddings - 1}: encode the text with the model's own tokenizer."
+            f"{vocab_size - 1}: encode the text with the model's own tokenizer."
         )
 
 
@@ -388,7 +335,6 @@ def parameter_table(config):
 
     Nothing is built, so it is immediate at any size. n_head appears nowhere: heads only share out C.
     """
-    check_config(config)
     C, T, V, L = config.n_embd, config.block_size, config.vocab_size, config.n_layer
     return {
         "token embedding": V * C,
@@ -407,14 +353,12 @@ def activations_per_token(config):
     returns (C) and the widened layer (4 C, twice with GELU); the end keeps 2 C and V. This holds for
     the fused attention kernel, which keeps no (T, T) scores, in float32 without dropout.
     """
-    check_config(config)
     C, widened = config.n_embd, 4 if config.activation == "relu" else 8
     return config.n_layer * (8 + widened) * C + 2 * C + config.vocab_size
 
 
 def training_memory(config, batch_size):
     """Bytes to train GPT(config) in float32 with AdamW, by part: 16 a parameter, and activations."""
-    check_whole("batch_size", batch_size)
     parameters = sum(parameter_table(config).values())
     tokens = batch_size * config.block_size
     return {
@@ -431,7 +375,6 @@ def flops_per_token(config):
     Six per weight that multiplies an activation, and 12 n_layer C T for attention.
     Source: Chowdhery et al. 2022 (PaLM, arXiv:2204.02311), appendix B.
     """
-    check_config(config)
     C, T, V = config.n_embd, config.block_size, config.vocab_size
     weights = config.n_layer * 12 * C * C + V * C
     return 6 * weights + 12 * config.n_layer * C * T
@@ -443,11 +386,6 @@ def attention_maps(model, idx):
 
     Returns a list with one tensor a layer: (B, H, T, T), H = 1 for a single Head. Causal rows sum to 1.
     """
-    check_model(model)
-    check_batch(idx)
-    if 0 in idx.shape:
-        raise ValueError(f"idx={shown(idx)} holds no token: encode a text of at least one character.")
-    check_in_vocabulary("idx", idx, model)
     maps, hooks = [], []
 
     def record(module, inputs):

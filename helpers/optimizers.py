@@ -5,7 +5,6 @@ from collections import defaultdict
 
 import torch
 
-from helpers.checks import check_kind, check_number, shown
 from helpers.device import bf16_is_fast
 
 
@@ -14,7 +13,6 @@ def learning_rate_factor(step, config):
 
     Source: Loshchilov and Hutter 2017 (arXiv:1608.03983), equation 5, without restarts.
     """
-    check_number("step", step, least=0)
     if step < config.warmup_steps:
         return (step + 1) / config.warmup_steps
     floor = config.min_learning_rate_ratio
@@ -28,27 +26,32 @@ def orthogonalise(matrices, coefficients=(3.4445, -4.775, 2.0315), steps=5, eps=
     Every step applies the polynomial a s + b s^3 + c s^5 to each singular value s, by matrix
     products alone, in the dtype of `matrices`. Source: Newton-Schulz iteration of Jordan 2024 (Muon).
     """
-    if not torch.is_tensor(matrices) or matrices.dim() != 3 or not matrices.is_floating_point():
-        raise ValueError(f"matrices={shown(matrices)} must be real (N, rows, columns): stack them.")
     a, b, c = coefficients
     tall = matrices.shape[1] > matrices.shape[2]
-    x = matrices.mT if tall else matrices  # the smaller side makes the smaller products
-    x = x / x.norm(dim=(1, 2), keepdim=True).clamp(min=eps)
+    X = matrices.mT if tall else matrices  # the smaller side makes the smaller products
+    X = X / X.norm(dim=(1, 2), keepdim=True).clamp(min=eps)
     for _ in range(steps):
-        gram = x @ x.mT
-        x = torch.baddbmm(x, torch.baddbmm(gram, gram, gram, beta=b, alpha=c), x, beta=a)
-    return x.mT if tall else x
+        # baddbmm adds while it multiplies, faster than @ and +: see muon-products in program/bench.py.
+        A = X @ X.mT
+        B = torch.baddbmm(A, A, A, beta=b, alpha=c)  # b A + c A^2
+        X = torch.baddbmm(X, B, X, beta=a)  # a X + B X
+    return X.mT if tall else X
 
 
-class Muon(torch.optim.Muon):
+class Muon(torch.optim.Optimizer):
     """torch.optim.Muon with all matrices of one shape in one product.
 
     A small model has many small matrices, and for each PyTorch's class makes 15 products in turn, in
     bfloat16 even where that is slow. This one takes the precision that the machine is fast in.
     """
 
+    def __init__(self, params, lr, momentum=0.95, weight_decay=0.1):
+        """params: matrices only."""
+        super().__init__(params, dict(lr=lr, momentum=momentum, weight_decay=weight_decay))
+
     @torch.no_grad()
-    def step(self, closure=None):
+    def step(self):
+        """Move every matrix that has a gradient."""
         for group in self.param_groups:
             same_shape = defaultdict(list)
             for p in group["params"]:
@@ -76,11 +79,11 @@ def make_optimizers(model, config):
     blocks go to Muon, whose update has every singular value near 1; embeddings and the final layer
     are look-up tables rather than maps, and stay with AdamW.
     """
-    check_kind("model", model, torch.nn.Module, "a model, such as GPT(config)")
-    params = {n: p for n, p in model.named_parameters() if p.requires_grad}
-    in_blocks = {n for n, p in params.items() if p.dim() == 2 and n.startswith("blocks.")}
-    muon = [params[n] for n in params if n in in_blocks] if config.optimizer == "muon" else []
-    rest = [p for n, p in params.items() if not (muon and n in in_blocks)]
+    params = {name: p for name, p in model.named_parameters() if p.requires_grad}
+    matrices = {}  # for Muon
+    if config.optimizer == "muon":
+        matrices = {n: p for n, p in params.items() if p.dim() == 2 and n.startswith("blocks.")}
+    rest = [p for name, p in params.items() if name not in matrices]
     groups = [
         {"params": [p for p in rest if p.dim() >= 2], "weight_decay": config.weight_decay},
         {"params": [p for p in rest if p.dim() < 2], "weight_decay": 0.0},
@@ -88,9 +91,9 @@ def make_optimizers(model, config):
     fused = next(model.parameters()).device.type != "mps"  # one kernel for all parameters
     betas = (config.beta1, config.beta2)
     optimizers = [torch.optim.AdamW(groups, config.learning_rate, betas, fused=fused)]
-    if muon:
+    if matrices:
         optimizers.append(
-            Muon(muon, config.muon_learning_rate, weight_decay=config.weight_decay, momentum=0.95)
+            Muon(matrices.values(), config.muon_learning_rate, weight_decay=config.weight_decay)
         )
     for optimizer in optimizers:
         for group in optimizer.param_groups:

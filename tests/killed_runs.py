@@ -20,11 +20,11 @@ import torch
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 import helpers.train
-from helpers.checkpoint import newest, run_folder
 from helpers.generate import generate
 from helpers.model import GPT, GPTConfig
+from helpers.program.folder import newest, run_folder
 from helpers.tokenizer import CharTokenizer
-from helpers.train import TrainConfig, train
+from helpers.train import Callbacks, TrainConfig, train
 
 torch.set_num_threads(1)
 helpers.train.SAVE_SECONDS = 0.0
@@ -46,7 +46,8 @@ def child(folder):
     cpu = torch.device("cpu")
     place = folder, model, TOKENIZER, CONFIG, cpu, IDS[:2500], IDS[2500:]
     with run_folder(*place) as (history, save):
-        train(model, IDS[:2500], IDS[2500:], CONFIG, cpu, history, None, write, save, progress=False)
+        callbacks = Callbacks(on_eval=write, on_save=save)
+        train(model, IDS[:2500], IDS[2500:], CONFIG, cpu, history, callbacks, progress=False)
 
 
 def in_a_child(folder, kill_after=None, in_a_write=False):

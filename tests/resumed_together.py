@@ -14,9 +14,9 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from runs_for_tests import CPU, TRAIN, VAL, run, short
 
-from helpers.checkpoint import run_folder
 from helpers.device import process_group, rank
 from helpers.model import GPT, GPTConfig
+from helpers.program.folder import run_folder
 from helpers.tokenizer import CharTokenizer
 
 

@@ -3,7 +3,7 @@
 import torch
 
 from helpers.data import train_val_split
-from helpers.train import TrainConfig, train
+from helpers.train import Callbacks, TrainConfig, train
 
 CPU = torch.device("cpu")
 IDS = torch.randint(11, (600,), generator=torch.Generator().manual_seed(5)).cumsum(0) % 11
@@ -19,8 +19,10 @@ def short(**changes):
     return TrainConfig(**settings | changes)
 
 
-def run(model, config=None, train_ids=TRAIN, val_ids=VAL, **kwargs):
-    return train(model, train_ids, val_ids, config or short(), CPU, progress=False, **kwargs)
+def run(model, config=None, train_ids=TRAIN, val_ids=VAL, history=None, **callbacks):
+    """train without a bar; callbacks by their names, such as on_step=..."""
+    config = config or short()
+    return train(model, train_ids, val_ids, config, CPU, history, Callbacks(**callbacks), progress=False)
 
 
 def weights_of(model):

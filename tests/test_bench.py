@@ -13,25 +13,13 @@ import torch
 from conftest import randomise
 from torch.testing import assert_close
 
-import helpers.bench as bench
-from helpers.bench import (
-    NANOGPT_FILES,
-    QUICK,
-    ROWS,
-    Bench,
-    alternate,
-    line_of,
-    nanogpt_log,
-    nanogpt_seconds,
-    nanogpt_weights,
-    plain_generate,
-    plain_train,
-    row_of,
-    stacked_batch,
-    with_list_of_heads,
-)
+import helpers.train
 from helpers.data import Corpus, get_batch
 from helpers.generate import generate
+from helpers.program import bench
+from helpers.program.bench import QUICK, ROWS, Bench, alternate, line_of, row_of
+from helpers.program.nanogpt import NANOGPT_FILES, nanogpt_copy, nanogpt_log, nanogpt_rate, nanogpt_seconds
+from helpers.program.plain import plain_generate, plain_train, stacked_batch, with_list_of_heads
 from helpers.train import TrainConfig, evaluate, train
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -40,15 +28,14 @@ IDS = torch.randint(11, (600,), generator=torch.Generator().manual_seed(5))
 LINUX = Path("/proc/self/clear_refs").exists()
 
 
-def main(monkeypatch, *arguments):
-    monkeypatch.setattr(sys, "argv", ["bench", "--quick", "--device", "cpu", *map(str, arguments)])
-    bench.main()
+def main(*arguments):
+    bench.main(["--quick", "--device", "cpu", *map(str, arguments)])
 
 
 @pytest.fixture
 def quick(text):
     """A Bench of the smallest sizes on a short text."""
-    return Bench(Corpus("short", text, "", ""), CPU, QUICK)
+    return Bench(Corpus("short", text, "", ""), CPU, quick=True)
 
 
 # ---------------------------------------------------------------- both sides compute the same
@@ -108,7 +95,7 @@ def test_plain_generation_writes_what_cached_generation_writes(tiny_gpt):
 
 
 def test_ratios_are_of_medians():
-    row = row_of("x", "s", [1.0, 100.0, 2.0], [6.0, 4.0, 5.0], ("ratio", "at least", 2.5))
+    row = row_of("x", "s", [1.0, 100.0, 2.0], [6.0, 4.0, 5.0], target=("ratio", "at least", 2.5))
     assert (row["plain_median"], row["course_median"], row["ratio"], row["met"]) == (2, 5, 2.5, True)
     assert line_of(row) == "| x, s | 2 (1 to 100) | 5 (4 to 6) | 2.5x | at least 2.5x | yes |"
 
@@ -126,11 +113,11 @@ def test_ratios_are_of_medians():
     ],
 )
 def test_targets(target, met):
-    assert row_of("x", "s", [2.0], [1.0], target)["met"] is met
+    assert row_of("x", "s", [2.0], [1.0], target=target)["met"] is met
 
 
 def test_a_goal_that_was_not_reached_has_no_ratio_and_meets_no_target():
-    row = row_of("x", "s", [2.0], [1.0, None, 1.0], ("ratio", "at most", 0.6))
+    row = row_of("x", "s", [2.0], [1.0, None, 1.0], target=("ratio", "at most", 0.6))
     assert (row["ratio"], row["met"]) == (None, False)
     assert line_of(row) == "| x, s | 2 | not reached |  | at most 0.6x | no |"
 
@@ -147,41 +134,56 @@ def test_programs_take_turns_and_the_first_pair_warms_up():
 
     assert alternate(program("A"), program("B"), 3) == ([3, 5, 7], [4, 6, 8])
     assert "".join(calls) == "ABABABAB"
+    assert alternate(program("A"), program("B"), 1, warm_up=0) == ([9], [10])
 
 
-def test_time_to_a_loss_is_that_of_the_first_sweep_at_it(monkeypatch, quick):
+@pytest.mark.parametrize(
+    "goal, expected", [(1.85, (2.0, 10)), (1.8, (2.0, 10)), (4.0, (0.0, 0)), (1.0, (None, 15))]
+)
+def test_time_to_a_loss_is_that_of_the_first_sweep_at_it(monkeypatch, quick, goal, expected):
     sweeps = [(0, 0.0, 4.0), (5, 1.0, 1.9), (10, 2.0, 1.8), (15, 3.0, 1.7)]  # step, seconds, loss
 
-    def made_up(*args, on_eval, should_stop, **kwargs):
-        history = SimpleNamespace(evals=[], best_val=math.inf, stopped=False)
+    def made_up(*args, callbacks, progress):
+        """As train does: asks after a step, and sweeps once more if that was due."""
+        history = SimpleNamespace(evals=[], step=0, stopped=False)
         for step, seconds, val in sweeps:
+            history.stopped = step > 0 and callbacks.should_stop()
             history.evals.append(dict(step=step, seconds=seconds, val=val))
-            history.best_val = min(history.best_val, val)
-            on_eval(None, history)
-            history.stopped = should_stop()
+            callbacks.on_eval(None, history)
             if history.stopped:
                 break
+        stops.append(history.evals[-1]["step"])
         return history
 
+    stops = []
     monkeypatch.setattr(bench, "train", made_up)
-    assert bench.until(1.85, quick, "course-cpu") == (2.0, 10, 1.8)
-    assert bench.until(1.8, quick, "course-cpu") == (2.0, 10, 1.8)
-    assert bench.until(1.0, quick, "course-cpu") == (None, 15, 1.7)
+    assert bench.until(goal, quick, "course-cpu") == expected
+    assert stops == [min(expected[1] + 5, 15)], "no more steps than are needed"
 
 
-@pytest.mark.parametrize("row", ["precision", "muon", "time-to-loss"])
-def test_ctrl_c_in_a_training_ends_the_benchmark(monkeypatch, capsys, tmp_path, row):
-    asked = SimpleNamespace(stopped=True, evals=[dict(step=0, val=4.0, seconds=0.0)], best_val=4.0)
-    monkeypatch.setattr(bench, "train", lambda *args, **kwargs: asked)
+def test_ctrl_c_in_a_training_ends_the_benchmark(monkeypatch, tmp_path, quick):
+    stopped = SimpleNamespace(stopped=True, evals=[dict(step=0, val=4.0, seconds=0.0)])
+    monkeypatch.setattr(bench, "train", lambda *args, **kwargs: stopped)
+    with pytest.raises(KeyboardInterrupt):
+        bench.until(1.0, quick, "course-cpu")
     with pytest.raises(SystemExit, match="stopped: nothing was recorded"):
-        main(monkeypatch, "--only", row, "--out", tmp_path)
+        main("--only", "precision", "--out", tmp_path)
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.parametrize("kept", [True, False])
+def test_freed_memory_is_kept_on_one_side_alone(monkeypatch, quick, kept):
+    calls = []
+    monkeypatch.setattr(helpers.train, "keep_freed_memory", lambda: calls.append("kept"))
+    assert bench.preset_rate(quick, "course-cpu", kept) > 0
+    assert bool(calls) == kept
+
+
 def test_a_loss_counts_only_within_the_time(quick):
-    quick.found = dict(recipe=(1e-6, 2.0, "made up"), course_rate=1.0)
-    assert bench.loss_in_time(quick)[0]["course"] == [None]
-    quick.found = dict(recipe=(1000.0, 2.0, "made up"), course_rate=0.1)
+    quick.recipe, quick.trainer_rate = (1e-6, 2.0, "made up"), 1.0
+    (row,) = bench.loss_in_time(quick)
+    assert row["course"] == [None]
+    quick.recipe, quick.trainer_rate = (1000.0, 2.0, "made up"), 0.1
     (row,) = bench.loss_in_time(quick)
     assert row["plain"] == [2.0] and 3 < row["course"][0] < 5
 
@@ -189,14 +191,16 @@ def test_a_loss_counts_only_within_the_time(quick):
 @pytest.mark.skipif(not LINUX, reason="only Linux tells a process its peak")
 def test_memory_is_the_peak_after_the_start():
     code = (
-        "import helpers.bench as b, torch\n"
-        "def take(kind, settings, batch, steps):  # more MiB for the tiny model, which must not count\n"
+        "import torch\n"
+        "from types import SimpleNamespace\n"
+        "from helpers.program import bench as b\n"
+        "def take(kind, settings, batch_size, steps):  # more MiB for the tiny model, which must not count\n"
         "    torch.ones(2**18 * (400 if settings['n_layer'] == 1 else 256))\n"
         "b.train_and_evaluate = take\n"
-        "b.print_training_memory('plain', {})"
+        "print(b.training_peak(SimpleNamespace(sizes=dict(model={})), 'plain'))"
     )
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=60)
-    assert abs(int(done.stdout) / 2**20 - 256) < 8, done.stderr
+    assert abs(float(done.stdout) - 256) < 8, done.stderr
 
 
 # ---------------------------------------------------------------- a nanoGPT checkout
@@ -223,27 +227,20 @@ def test_the_log_of_nanogpt_is_read():
         nanogpt_log("Initializing a new model from scratch\n")
 
 
-def nanogpt_names(n_layer):
-    """Pairs (nanoGPT's name, ours) of all parameters, as its model.py has them."""
-    yield from [("transformer.wte.weight", "token_embedding.weight"), ("lm_head.weight", "lm_head.weight")]
-    yield from [
+def nanogpt_names():
+    """Pairs (nanoGPT's name, ours) of all parameters of a model of one layer, as its model.py has them."""
+    return [
+        ("transformer.wte.weight", "token_embedding.weight"),
         ("transformer.wpe.weight", "position_embedding.weight"),
+        ("transformer.h.0.ln_1.weight", "blocks.0.ln_1.weight"),
+        ("transformer.h.0.attn.c_attn.weight", "blocks.0.attn.qkv.weight"),
+        ("transformer.h.0.attn.c_proj.weight", "blocks.0.attn.proj.weight"),
+        ("transformer.h.0.ln_2.weight", "blocks.0.ln_2.weight"),
+        ("transformer.h.0.mlp.c_fc.weight", "blocks.0.ffwd.widen.weight"),
+        ("transformer.h.0.mlp.c_proj.weight", "blocks.0.ffwd.narrow.weight"),
         ("transformer.ln_f.weight", "ln_f.weight"),
+        ("lm_head.weight", "lm_head.weight"),
     ]
-    parts = {"ln_1": "ln_1", "attn.c_attn": "attn.qkv", "attn.c_proj": "attn.proj"}
-    parts |= {"ln_2": "ln_2", "mlp.c_fc": "ffwd.widen", "mlp.c_proj": "ffwd.narrow"}
-    for i in range(n_layer):
-        yield from ((f"transformer.h.{i}.{a}.weight", f"blocks.{i}.{b}.weight") for a, b in parts.items())
-
-
-def test_weights_of_nanogpt_are_renamed(tiny_gpt):
-    model = tiny_gpt(bias=False, head_bias=False)
-    weights = model.state_dict()
-    theirs = {name: weights[ours] for name, ours in nanogpt_names(2)}
-    assert len(theirs) == len(weights)
-    renamed = nanogpt_weights(theirs)
-    assert renamed.keys() == weights.keys()
-    assert all(renamed[name] is weights[name] for name in renamed)
 
 
 def test_queries_keys_and_values_lie_as_in_nanogpt(tiny_gpt):
@@ -259,7 +256,7 @@ def test_queries_keys_and_values_lie_as_in_nanogpt(tiny_gpt):
 def checkout(tmp_path, quick):
     """A stand-in for a nanoGPT checkout: it copies a finished checkpoint and prints a log."""
     model = randomise(quick.build("nanogpt-cpu")[0])
-    weights = {theirs: model.state_dict()[ours] for theirs, ours in nanogpt_names(1)}
+    weights = {theirs: model.state_dict()[ours] for theirs, ours in nanogpt_names()}
     folder = tmp_path / "checkout"
     for name in NANOGPT_FILES:
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
@@ -273,18 +270,18 @@ def checkout(tmp_path, quick):
     (folder / "train.py").write_text(
         "import os, shutil\n"
         "assert len(open('data/shakespeare_char/train.bin').read()) == 20_000\n"
-        "os.mkdir('out-shakespeare-char')\n"
+        "os.makedirs('out-shakespeare-char', exist_ok=True)\n"
         f"shutil.copy({str(folder / 'ckpt.pt')!r}, 'out-shakespeare-char')\n"
         "print('step 0: train loss 4.1, val loss 4.1')\n"
-        "for i in range(10):\n"
-        "    print(f'iter {i}: loss 4.1, time 20.00ms, mfu -100.00%')\n"
+        "for i, ms in enumerate([20] * 4 + [1000] * 6 + [40, 60]):\n"
+        "    print(f'iter {i}: loss 4.1, time {ms}.00ms, mfu -100.00%')\n"
         "print('step 4: train loss 4.0, val loss 3.9')\n"
     )
     return SimpleNamespace(folder=folder, model=model)
 
 
 def test_a_checkout_is_run_in_a_copy_and_its_checkpoint_swept(quick, checkout, monkeypatch):
-    quick.nanogpt = checkout.folder
+    quick.checkout = checkout.folder
     build = bench.build
     monkeypatch.setattr(
         bench, "build", lambda name, corpus, *changes: build(name, corpus, quick.sizes["model"])
@@ -296,19 +293,25 @@ def test_a_checkout_is_run_in_a_copy_and_its_checkpoint_swept(quick, checkout, m
     val_ids = quick.build("nanogpt-cpu")[3]
     assert loss == evaluate(checkout.model, val_ids, 16)
     assert sorted(checkout.folder.rglob("*")) == before, "the corpus goes into the copy alone"
+    assert bench.recipe_run(quick) is quick.recipe, "it runs once"
 
 
-def test_a_folder_that_is_no_checkout_is_refused_and_nothing_is_written(monkeypatch, checkout, tmp_path):
+def test_the_rate_of_a_checkout_is_without_its_first_iterations(quick, checkout):
+    with nanogpt_copy(checkout.folder, quick.corpus.text) as folder:
+        assert nanogpt_rate(folder, 2) == pytest.approx(2 * 12 * 64 / 0.1)  # 40 and 60 ms
+
+
+def test_a_folder_that_is_no_checkout_is_refused_and_nothing_is_written(checkout, tmp_path):
     (checkout.folder / "configurator.py").unlink()
     with pytest.raises(SystemExit, match=r"has no configurator.py: give the folder of a nanoGPT checkout"):
-        main(monkeypatch, "--only", "training", "--nanogpt", checkout.folder, "--out", tmp_path / "runs")
+        main("--only", "training", "--nanogpt", checkout.folder, "--out", tmp_path / "runs")
     assert list((tmp_path / "runs").iterdir()) == []
 
 
 def test_a_checkout_that_fails_is_reported(checkout, quick):
     (checkout.folder / "data/shakespeare_char/prepare.py").write_text("raise RuntimeError('no such thing')")
     with pytest.raises(ValueError, match=r"prepare.py ended with an error \(RuntimeError: no such thing\)"):
-        with bench.nanogpt_copy(checkout.folder, quick.corpus.text):
+        with nanogpt_copy(checkout.folder, quick.corpus.text):
             pass
 
 
@@ -321,7 +324,7 @@ def not_a_number(name):
 
 def test_a_quick_run_writes_every_row_to_table_and_record(monkeypatch, capsys, tmp_path):
     monkeypatch.setattr(bench, "DATA_DIR", tmp_path)  # no Tiny Shakespeare there
-    main(monkeypatch, "--out", tmp_path / "runs")
+    main("--out", tmp_path / "runs")
     record = json.loads((tmp_path / "runs" / "bench-cpu.json").read_text(), parse_constant=not_a_number)
     assert (
         record["corpus"] == "plays" and record["quick"] and {"hardware", "torch", "python"} <= record.keys()
@@ -342,8 +345,8 @@ def test_a_quick_run_writes_every_row_to_table_and_record(monkeypatch, capsys, t
     assert all(len(row["plain"]) == len(row["course"]) == QUICK["rounds"] for row in several)
 
 
-def test_only_the_named_rows_are_run(monkeypatch, capsys, tmp_path):
-    main(monkeypatch, "--only", "encoding", "--out", tmp_path)
+def test_only_the_named_rows_are_run(tmp_path):
+    main("--only", "encoding", "--out", tmp_path)
     record = json.loads((tmp_path / "bench-cpu.json").read_text())
     assert [row["row"] for row in record["rows"]] == ["encoding"]
 
@@ -352,10 +355,10 @@ def test_tiny_shakespeare_is_used_where_a_copy_is(monkeypatch, tmp_path):
     asked = []
     monkeypatch.setattr(bench, "load_corpus", asked.append)
     monkeypatch.setattr(bench, "DATA_DIR", tmp_path)
-    bench.corpus_at_hand()
+    bench.bench_at_hand(CPU)
     (tmp_path / "tinyshakespeare.txt").touch()
-    bench.corpus_at_hand()
+    bench.bench_at_hand(CPU)
     monkeypatch.setattr(bench, "DATA_DIR", tmp_path / "elsewhere")
     monkeypatch.setenv("TINYSHAKESPEARE_PATH", "somewhere")
-    bench.corpus_at_hand()
+    bench.bench_at_hand(CPU)
     assert asked == ["plays", "tinyshakespeare", "tinyshakespeare"]

@@ -24,7 +24,7 @@ import pytest
 from notebook_files import NOTEBOOKS, ROOT, cells_of, definitions_of
 from playwright.sync_api import TimeoutError, sync_playwright
 
-from helpers.panels import PANEL_TEXT
+from helpers.pictures.panel import PANEL_TEXT
 
 PICTURE, WIDGET = "image/png", "application/vnd.jupyter.widget-view+json"
 PATIENCE = 60_000  # ms, against hanging only: a test must not depend on the speed of the machine

@@ -47,19 +47,6 @@ def course_zip(tmp_path_factory):
     return make_zip(tmp_path_factory.mktemp("zip") / "course.zip")
 
 
-@pytest.fixture(scope="session")
-def address(tmp_path_factory):
-    """The file address of a git repository that holds the working tree."""
-    folder = tmp_path_factory.mktemp("public")
-    for source, name in course_files():
-        (folder / name).parent.mkdir(parents=True, exist_ok=True)
-        shutil.copy(source, folder / name)
-    git = ["git", "-c", "user.name=course", "-c", "user.email=course@example.org"]
-    for command in (["init", "--quiet"], ["add", "."], ["commit", "--quiet", "--no-verify", "-m", "course"]):
-        subprocess.run([*git, *command], cwd=folder, env=clean(folder), check=True)
-    return folder.as_uri()
-
-
 @pytest.fixture
 def colab(tmp_path):
     """The package google.colab, which a kernel on Colab imports before the first cell."""
@@ -81,24 +68,20 @@ def clean(home):
     return kept | {"HOME": str(home)}
 
 
-def run_setup(folder, colab=None, repo="", path=None):
-    """Run the setup cell in a folder, then say which helpers would be imported."""
-    script = folder / "cell.py"
+def run_setup(folder, colab=None, repo="", path=None, before=""):
+    """Run the setup cell in a new process, in a folder; it prints which helpers would be imported.
+
+    colab: the folder of google.colab, if it runs on Colab. path: a PATH. before: code that runs first.
+    """
     enter = f"import sys; sys.path.insert(0, {str(colab)!r}); import google.colab; del sys.path[0]\n"
-    leave = "\nfrom importlib.util import find_spec\nprint(find_spec('helpers').origin)"
-    script.write_text((enter if colab else "") + with_repo(SETUP, repo) + leave, encoding="utf-8")
-    env = clean(folder) | ({"PATH": f"{path}:{os.environ['PATH']}"} if path else {})
-    done = subprocess.run(
-        [sys.executable, "-I", script.name], cwd=folder, env=env, capture_output=True, text=True, timeout=60
-    )
-    script.unlink()
-    return done
-
-
-def with_repo(source, repo):
-    changed, places = re.subn(r'^COURSE_REPO = ".*?"', f'COURSE_REPO = "{repo}"', source, flags=re.MULTILINE)
+    setup, places = re.subn(r'^COURSE_REPO = ""', f'COURSE_REPO = "{repo}"', SETUP, flags=re.MULTILINE)
     assert places == 1
-    return changed
+    leave = "\nfrom importlib.util import find_spec\nprint(find_spec('helpers').origin)"
+    code = f"{enter if colab else ''}{before}\n{setup}{leave}"
+    env = clean(folder) | ({"PATH": str(path)} if path else {})
+    return subprocess.run(
+        [sys.executable, "-I", "-c", code], cwd=folder, env=env, capture_output=True, text=True, timeout=60
+    )
 
 
 def around(folder):
@@ -106,31 +89,80 @@ def around(folder):
     return {p.relative_to(folder.parent).as_posix() for p in folder.parent.rglob("*")} - {folder.name}
 
 
-def refused(done):
-    """The sentence that the cell ends with: one, and last."""
+def problem(done):
+    """What a cell that failed says is wrong: one sentence, and last, which then says what to do."""
     assert done.returncode == 1
     kind, _, sentence = done.stderr.splitlines()[-1].partition(": ")
     assert kind == "RuntimeError" and sentence.endswith(ASK_AGAIN) and ". " not in sentence
-    assert "During handling" not in done.stderr, "one error, not two"
-    return sentence
+    assert "During handling" not in done.stderr and "direct cause" not in done.stderr, "one error, not two"
+    return sentence.removesuffix(ASK_AGAIN).rstrip(": ")
 
 
 # ---------------------------------------------------------------- the setup cell
 
+MARK = re.search('^MARK = "(.+?)"', SETUP, re.MULTILINE)[1]
+COURSE = {"helpers/__init__.py": "", MARK: "", "data/plays.txt": "To be\n"}  # as much as the cell looks at
+
+
+def pack(path, members, mode="w"):
+    """A zip file at a path with {name or ZipInfo: text}."""
+    with zipfile.ZipFile(path, mode) as archive:
+        for name, text in members.items():
+            archive.writestr(name, text)
+    return path
+
+
+def repository(folder, members):
+    """The file address of a git repository, made in a folder, with {name: text}."""
+    for name, text in members.items():
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_text(text, encoding="utf-8")
+    git = ["git", "-c", "user.name=course", "-c", "user.email=course@example.org"]
+    for command in (["init", "--quiet"], ["add", "."], ["commit", "--quiet", "--no-verify", "-m", "course"]):
+        subprocess.run([*git, *command], cwd=folder, env=clean(folder), check=True)
+    return folder.as_uri()
+
+
+@pytest.fixture
+def address(tmp_path):
+    return repository(tmp_path / "public", COURSE)
+
 
 def fake_git(folder, *lines):
-    """A folder for the front of PATH, with a git that does something else."""
+    """A PATH with a git that does something else."""
     folder.mkdir(parents=True)
     (folder / "git").write_text("\n".join(["#!/bin/sh", *lines]), encoding="utf-8")
     (folder / "git").chmod(0o755)
-    return folder
+    return f"{folder}:{os.environ['PATH']}"
+
+
+def is_set_up(done, folder):
+    """Does the cell find the course in a folder, and say nothing?"""
+    return (done.stdout.strip(), done.stderr) == (str(folder / "helpers" / "__init__.py"), "")
+
+
+def test_only_the_course_has_the_file_that_marks_it(folder):
+    assert (ROOT / MARK).is_file()
+    (folder / "helpers").mkdir()
+    for name in ("__init__.py", "model.py"):  # somebody else's helpers
+        (folder / "helpers" / name).touch()
+    assert problem(run_setup(folder)) == "The course is not in this folder"
+
+
+@pytest.mark.parametrize("inside", [".", "notebooks", "my/own notes"])
+def test_the_course_is_found_from_a_folder_inside(folder, inside):
+    for name in COURSE:
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).touch()
+    (folder / inside).mkdir(parents=True, exist_ok=True)
+    (folder / inside / "course.zip").write_text("this is not looked at")
+    before = around(folder)
+    assert is_set_up(run_setup(folder / inside), folder) and around(folder) == before
 
 
 def test_from_a_git_address_once(folder, colab, address, tmp_path):
     for path in (None, fake_git(tmp_path / "bin", "echo git was called again >&2")):
-        done = run_setup(folder, colab, address, path)
-        assert done.stdout.strip() == str(folder / "course" / "helpers" / "__init__.py"), done.stderr
-        assert done.stderr == ""
+        assert is_set_up(run_setup(folder, colab, address, path), folder / "course")
         (folder / "course" / "mine.txt").touch()  # would be lost if it were fetched again
     assert (folder / "course" / "mine.txt").exists()
     assert {p.name for p in folder.iterdir()} == {"course"}
@@ -138,41 +170,42 @@ def test_from_a_git_address_once(folder, colab, address, tmp_path):
 
 @pytest.mark.parametrize("top", ["", "course-main/"])
 def test_from_an_uploaded_archive_once(folder, colab, top):
-    make_zip(folder / "course.zip", top)
+    pack(folder / "course.zip", {top + name: text for name, text in COURSE.items()})
     for _ in range(2):
         done = run_setup(folder, colab, "file:///nowhere")  # the archive comes first
-        assert done.stdout.strip() == str(folder / "course" / "helpers" / "__init__.py"), done.stderr
+        assert is_set_up(done, folder / "course")
         (folder / "course" / "mine.txt").touch()
+    assert (folder / "course" / "mine.txt").exists()
     assert {p.name for p in folder.iterdir()} == {"course", "course.zip"}
 
 
 def test_with_neither(folder, colab):
-    assert refused(run_setup(folder, colab)) == f"The course is not here: {ASK_AGAIN}"
+    assert problem(run_setup(folder, colab)) == "The course is not in this folder"
     assert around(folder) == set()
 
 
 def test_a_git_address_is_for_colab_only(folder, address):
-    assert refused(run_setup(folder, None, address)).startswith("The course is not here")
+    assert problem(run_setup(folder, None, address)) == "The course is not in this folder"
     assert around(folder) == set()
 
 
-@pytest.mark.parametrize("repo", ["file:///nowhere/course", "nonsense://x"])
-def test_a_broken_address(folder, colab, repo):
-    assert f"could not be fetched from {repo} (CalledProcessError): " in refused(
-        run_setup(folder, colab, repo)
-    )
+@pytest.mark.parametrize("how", ["no git", "no address", "no network", "half a clone"])
+def test_git_fails(folder, colab, tmp_path, how):
+    half = 'for to; do :; done; mkdir -p "$to/helpers/exercises"; touch "$to/$MARK"; exit 128'
+    repo, path = {
+        "no git": ("https://example.org/x", tmp_path),
+        "no address": ("file:///nowhere/course", None),
+        "no network": ("http://127.0.0.1:9/x", None),
+        "half a clone": ("https://example.org/x", fake_git(tmp_path / "bin", f"MARK={MARK}", half)),
+    }[how]
+    done = run_setup(folder, colab, repo, path)
+    assert problem(done) == f"git is missing, or could not fetch {repo}"
     assert around(folder) == set()
 
 
 def test_a_repository_that_is_not_the_course(folder, colab, tmp_path):
-    other = tmp_path / "other"
-    other.mkdir()
-    for command in (
-        ["init", "-q"],
-        ["-c", "user.name=o", "-c", "user.email=o", "commit", "-qm", "o", "--allow-empty"],
-    ):
-        subprocess.run(["git", *command], cwd=other, env=clean(other), check=True)
-    assert "could not be fetched from file:" in refused(run_setup(folder, colab, other.as_uri()))
+    other = repository(tmp_path / "other", {"README.md": "something else"})
+    assert problem(run_setup(folder, colab, other)) == f"The course is not in {other}"
     assert around(folder) == set()
 
 
@@ -188,39 +221,101 @@ def damaged(raw, how):
 @pytest.mark.parametrize("how", ["cut", "flipped", "empty", "text"])
 def test_a_damaged_archive_and_then_a_good_one(folder, colab, course_zip, how):
     (folder / "course.zip").write_bytes(damaged(course_zip.read_bytes(), how))
-    assert "could not be fetched from course.zip (" in refused(run_setup(folder, colab))
+    assert problem(run_setup(folder, colab)).startswith("course.zip is damaged or something else (")
     assert around(folder) == {"content/course.zip"}
     shutil.copy(course_zip, folder)
-    assert run_setup(folder, colab).returncode == 0
+    assert is_set_up(run_setup(folder, colab), folder / "course")
 
 
 def test_an_archive_of_something_else(folder, colab):
-    with zipfile.ZipFile(folder / "course.zip", "w") as file:
-        file.writestr("holiday/photos.txt", "sun")
-    assert "could not be fetched from course.zip (" in refused(run_setup(folder, colab))
+    pack(folder / "course.zip", {"holiday/photos.txt": "sun", "helpers/model.py": ""})
+    assert problem(run_setup(folder, colab)) == "The course is not in course.zip"
     assert around(folder) == {"content/course.zip"}
 
 
-def test_an_archive_cannot_write_elsewhere(folder, colab, course_zip):
-    shutil.copy(course_zip, folder)
-    outside = folder.parent / "outside"
-    with zipfile.ZipFile(folder / "course.zip", "a") as file:
-        for name in ("../evil.txt", "../../evil.txt", "../../../evil.txt", f"{outside}/evil.txt"):
-            file.writestr(name, "evil")
-    assert run_setup(folder, colab).returncode == 0
-    assert {
-        name for name in around(folder) if "evil" in name and not name.startswith("content/course/")
-    } == set()
-    assert not list(folder.parent.parent.glob("evil*"))
+UNPACKS_NOTHING = "import zipfile; zipfile.ZipFile.extractall = None"  # to call it would be another error
+OUTSIDE = [
+    "../evil",
+    "helpers/../../evil",
+    "{}/evil",
+    "//evil",
+    "C:\\evil",
+    "C:evil",
+    "..\\evil",
+    "a\\..\\evil",
+]
 
 
-def test_killed_while_it_fetches(folder, colab, address, tmp_path):
-    half = 'for to; do :; done; mkdir -p "$to/helpers"; touch "$to/helpers/model.py"'  # to: the last argument
+@pytest.mark.parametrize("name", [*OUTSIDE, "a link"])
+def test_an_archive_that_leads_out_of_its_folder_is_refused_as_a_whole(folder, name):
+    pack(folder / "course.zip", COURSE)
+    member = zipfile.ZipInfo(name.format(folder.parent))
+    if name == "a link":  # to a folder outside; what comes after it would be written through it
+        member.external_attr = 0o120777 << 16
+    with zipfile.ZipFile(folder / "course.zip", "a") as archive:
+        archive.writestr(member, str(folder.parent))
+    said = problem(run_setup(folder, before=UNPACKS_NOTHING))
+    assert said.endswith("(a path or a link in it leads out of its folder)")
+    assert around(folder) == {"content/course.zip"}
+
+
+def test_an_archive_above_200_mb_is_refused_before_it_is_unpacked(folder):
+    def add(size):
+        with zipfile.ZipFile(folder / "course.zip", "a", zipfile.ZIP_DEFLATED, compresslevel=1) as archive:
+            archive.writestr(f"data/{size}", bytes(size))
+
+    pack(folder / "course.zip", COURSE)
+    add(200_000_000 - sum(map(len, COURSE.values())))
+    assert is_set_up(run_setup(folder), folder / "course"), "200 MB may be"
+    shutil.rmtree(folder / "course")
+    add(1)
+    said = problem(run_setup(folder, before=UNPACKS_NOTHING))
+    assert said == "course.zip is damaged or something else (it unpacks to more than 200 MB)"
+    assert around(folder) == {"content/course.zip"}
+
+
+FULL = "import resource; resource.setrlimit(resource.RLIMIT_FSIZE, (90_000, 90_000))"
+LOCKED = "import os\ndef mkdir(*args): raise PermissionError(13, 'Permission denied')\nos.mkdir = mkdir"
+
+
+@pytest.mark.parametrize("before", [FULL, LOCKED], ids=["full", "locked"])
+def test_a_folder_that_takes_no_course(folder, before):
+    pack(folder / "course.zip", COURSE | {"data/plays.txt": "To be\n" * 20_000})
+    said = problem(run_setup(folder, before=before))
+    why = "File too large" if before == FULL else "Permission denied"
+    assert re.fullmatch(
+        rf"\./course cannot be written \(\[Errno \d+\] {why}\): make room or choose another folder, then",
+        said,
+    )
+    assert around(folder) == {"content/course.zip"}
+
+
+def test_another_folder_of_that_name_stays_as_it_is(folder):
+    (folder / "course").mkdir()
+    (folder / "course" / "mine.txt").touch()
+    pack(folder / "course.zip", COURSE)
+    said = problem(run_setup(folder))
+    assert said.startswith("./course cannot be written (") and said.endswith("choose another folder, then")
+    assert around(folder) == {"content/course", "content/course/mine.txt", "content/course.zip"}
+
+
+def test_killed_while_it_clones_or_unpacks(folder, colab, address, tmp_path):
+    half = (
+        f'for to; do :; done; mkdir -p "$to/helpers/exercises"; touch "$to/{MARK}"'  # to: the last argument
+    )
     killer = fake_git(tmp_path / "bin", half, "kill -9 $PPID")
-    assert run_setup(folder, colab, address, path=killer).returncode < 0
+    assert run_setup(folder, colab, address, path=killer).returncode == -9
+    pack(folder / "course.zip", COURSE)
+    in_the_middle = (
+        "import os, zipfile\nopened, zipfile.ZipFile.open = zipfile.ZipFile.open, lambda self, member:"
+    )
+    in_the_middle += " os.kill(os.getpid(), 9) if 'data' in member.filename else opened(self, member)"
+    done = run_setup(
+        folder, before=in_the_middle.replace("lambda self, member:", "lambda self, member, *_, **__:")
+    )
+    assert done.returncode == -9, done.stderr
     assert not (folder / "course").exists(), "half a course has not the name of a whole one"
-    done = run_setup(folder, colab, address)
-    assert done.stdout.strip() == str(folder / "course" / "helpers" / "__init__.py"), done.stderr
+    assert is_set_up(run_setup(folder), folder / "course")
 
 
 def test_nothing_is_installed_over_what_colab_has():

@@ -56,7 +56,8 @@ def count(history):
     faults.append(resource.getrusage(resource.RUSAGE_SELF).ru_minflt)
 model = GPT(GPTConfig(vocab_size=11, n_layer=2, n_embd=128))
 config = helpers.train.TrainConfig(batch_size=32, max_steps=12)
-helpers.train.train(model, ids, ids[:200], config, cpu, on_step=count, progress=False)
+callbacks = helpers.train.Callbacks(on_step=count)
+helpers.train.train(model, ids, ids[:200], config, cpu, None, callbacks, progress=False)
 print(faults[-1] - faults[3])
 """
 

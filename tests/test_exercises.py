@@ -11,9 +11,11 @@ import torch
 from notebook_files import NOTEBOOKS, cells_of, statements_of
 from torch.nn import functional as F
 
-from helpers import exercises, slow
-from helpers.exercises import CASES, case, check, judge
-from helpers.mistakes import EXERCISES
+from helpers.exercises.check import CASES, EXERCISES, case, check, judge
+from helpers.exercises.notebook_01 import most_frequent_pair
+from helpers.exercises.notebook_02 import trigram_probabilities
+from helpers.exercises.notebook_03 import causal_mean
+from helpers.exercises.notebook_06 import nucleus
 
 every_exercise = pytest.mark.parametrize("name", EXERCISES)
 # Answers that are a number, two numbers, whole numbers, a tensor with a future, a tuple of tensors.
@@ -62,7 +64,9 @@ def without_docstring(function):
 
 
 def test_every_exercise_stands_in_one_notebook_and_every_notebook_has_some():
-    assert sorted(name for _, _, name in stubs()) == sorted(EXERCISES)
+    assert [name for _, _, name in stubs()] == list(EXERCISES), "in the order of the pages"
+    files = {name: f"helpers.exercises.notebook_{path.name[:2]}" for path, _, name in stubs()}
+    assert files == {name: exercise.slow.__module__ for name, exercise in EXERCISES.items()}
     per_notebook = [sum(path == where for where, _, _ in stubs()) for path in NOTEBOOKS[:6]]
     assert all(3 <= n <= 5 for n in per_notebook) and len(EXERCISES) >= 20
 
@@ -71,12 +75,12 @@ def test_every_exercise_stands_in_one_notebook_and_every_notebook_has_some():
 def test_an_exercise_in_a_notebook(path, i, name, tmp_path):
     cells = [cell["source"] for _, cell in cells_of(path)]
     words, stub, below = cells[i - 1 : i + 2]
-    head, docstring, node = without_docstring(getattr(slow, name))
-    source = inspect.getsource(getattr(slow, name)).rstrip()
+    head, docstring, node = without_docstring(EXERCISES[name].slow)
+    source = inspect.getsource(EXERCISES[name].slow).rstrip()
     body = source.splitlines()[node.end_lineno :]
 
     assert re.match(r"### \d+\. .+ \((\d+ minutes|an hour)\)\n", words), "the title says how long it takes"
-    assert f"```python\n{chr(10).join(head + body)}\n```" in words, "the slow code is that of slow.py"
+    assert f"```python\n{chr(10).join(head + body)}\n```" in words, "the slow code is that of helpers"
     assert "\n".join([*head, *docstring, "    ..."]) in stub, "the stub has its parameters and docstring"
     assert re.findall(r"<summary>(.+?)</summary>", below) == ["Hint 1", "Hint 2", "Solution"]
 
@@ -253,10 +257,10 @@ WRONG = {
     "most_frequent_pair": [
         ("take the largest", lambda ids: max(dict.fromkeys(p := neighbours(ids)), key=p.count)),
         ("not the smallest", lambda ids: max(sorted(p := neighbours(ids)), key=p.count)),
-        ("wrong order", lambda ids: tuple(reversed(slow.most_frequent_pair(ids)))),
+        ("wrong order", lambda ids: tuple(reversed(most_frequent_pair(ids)))),
         ("not the most frequent", lambda ids: max(neighbours(ids))),
         ("Pairs overlap", lambda ids: max(p := neighbours(ids)[::2], key=lambda pair: (p.count(pair), pair))),
-        ("a tuple of 2, not a list", lambda ids: list(slow.most_frequent_pair(ids))),
+        ("a tuple of 2, not a list", lambda ids: list(most_frequent_pair(ids))),
     ],
     "perplexity": [
         ("weigh by length", lambda losses, n: math.exp(sum(losses) / len(losses))),
@@ -287,7 +291,7 @@ WRONG = {
         ("alpha is not used", lambda ids, V, a: (n := trigrams(ids, V) + 1) / n.sum(-1, True)),
         ("These are counts", lambda ids, V, a: trigrams(ids, V) + a),
         ("over the first character", lambda ids, V, a: (n := trigrams(ids, V) + a) / n.sum(0, True)),
-        ("Axes 0 and 1 are swapped", lambda ids, V, a: slow.trigram_probabilities(ids, V, a).transpose(0, 1)),
+        ("Axes 0 and 1 are swapped", lambda ids, V, a: trigram_probabilities(ids, V, a).transpose(0, 1)),
         ("The rows should sum to 1", lambda ids, V, a: (n := trigrams(ids, V) + a) / n.sum(1, True)),
     ],
     "causal_mean": [
@@ -297,12 +301,12 @@ WRONG = {
         ("not of t", lambda x: x.cumsum(1) / torch.arange(x.shape[1]).view(-1, 1)),
         ("axis 1", lambda x: x.cumsum(2) / torch.arange(1, x.shape[2] + 1)),
         ("changes its input", in_place_mean),
-        ("dtype is torch.float64", lambda x: slow.causal_mean(x).double()),
+        ("dtype is torch.float64", lambda x: causal_mean(x).double()),
         ("up to rounding", average_in_half),
-        ("Axes 1 and 2 are swapped", lambda x: slow.causal_mean(x).transpose(1, 2)),
-        ("Axes 0 and 1 are swapped", lambda x: slow.causal_mean(x).transpose(0, 1)),
-        ("not a complex tensor", lambda x: slow.causal_mean(x) + 0j),
-        ("too late", lambda x: F.pad(slow.causal_mean(x), (0, 0, 1, 0))[:, :-1]),
+        ("Axes 1 and 2 are swapped", lambda x: causal_mean(x).transpose(1, 2)),
+        ("Axes 0 and 1 are swapped", lambda x: causal_mean(x).transpose(0, 1)),
+        ("not a complex tensor", lambda x: causal_mean(x) + 0j),
+        ("too late", lambda x: F.pad(causal_mean(x), (0, 0, 1, 0))[:, :-1]),
     ],
     "softmax": [
         (NAN, lambda s: s.exp() / s.exp().sum(-1, keepdim=True)),
@@ -416,9 +420,9 @@ WRONG = {
     "nucleus": [
         ("The id that reaches p is dropped", lambda probs, p: topp(probs, p, lambda total: total < p)),
         ("One id too many", lambda probs, p: topp(probs, p, lambda t: F.pad(t < p, (2, -2), value=True))),
-        ("must sum to 1 again", lambda probs, p: probs * (slow.nucleus(probs, p) > 0)),
-        ("put them back", lambda probs, p: slow.nucleus(probs.sort(descending=True).values, p)),
-        ("changes its input", lambda probs, p: probs.mul_(slow.nucleus(probs, p) > 0)),
+        ("must sum to 1 again", lambda probs, p: probs * (nucleus(probs, p) > 0)),
+        ("put them back", lambda probs, p: nucleus(probs.sort(descending=True).values, p)),
+        ("changes its input", lambda probs, p: probs.mul_(nucleus(probs, p) > 0)),
     ],
     "beam_search": [
         ("width is not used", lambda z, start, width: beam(z, start, 1)),
@@ -471,7 +475,7 @@ def test_a_report_shows_input_expected_got_and_the_largest_difference(monkeypatc
         return x.cumsum(1)
 
     x = torch.tensor([[[1.0, 2.0], [4.0, -3.0]]])  # (B, T, C)
-    monkeypatch.setattr(exercises, "case", lambda name, seed: (x,))
+    monkeypatch.setattr("helpers.exercises.check.case", lambda name, seed: (x,))
     assert judge(causal_mean).splitlines() == [
         'Not right yet: causal_mean(*case("causal_mean", 0))',
         "  x             float32 (1, 2, 2) [[[1.0000, 2.0000], [4.0000, -3.0000]]]",
@@ -554,4 +558,4 @@ def test_what_raises_is_told_where(error):
 
 def test_an_answer_with_a_gradient_is_judged_as_any_other():
     weight = torch.ones((), requires_grad=True)
-    assert verdict("causal_mean", lambda x: slow.causal_mean(x) * weight).startswith("Solved")
+    assert verdict("causal_mean", lambda x: causal_mean(x) * weight).startswith("Solved")

@@ -2,17 +2,12 @@
 
 import json
 import random
-import subprocess
-import sys
-import zipfile
-from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from notebook_files import NOTEBOOKS, cells_of
 from runs_for_tests import CPU, TRAIN, VAL, run, short
 from safetensors.torch import save, save_file
 
@@ -243,42 +238,6 @@ def test_other_files_of_tensors_are_refused(tmp_path_factory, tensors):
             with pytest.raises(ValueError) as caught:
                 read(path)
             one_line(caught.value)
-
-
-# ---------------------------------------------------------------- archives
-
-
-@pytest.mark.parametrize("link", [False, True], ids=["names", "link"])
-def test_an_archive_is_unpacked_into_its_folder_and_nowhere_else(tmp_path, link):
-    """What the setup cell does with a course.zip that was made to break out of its folder."""
-    here = tmp_path / "outside" / "here"
-    here.mkdir(parents=True)
-    names = [
-        "../evil",
-        "../../evil",
-        "course/../../../evil",
-        f"{tmp_path}/evil",
-        "//evil",
-        "C:\\evil",
-        "..\\evil",
-    ]
-    with zipfile.ZipFile(here / "course.zip", "w") as archive:
-        archive.writestr("helpers/model.py", "")
-        for name in names:
-            archive.writestr(zipfile.ZipInfo(name), "evil")
-        if link:  # a symbolic link to a folder outside, and a file to be written through it
-            entry = zipfile.ZipInfo("link")
-            entry.external_attr = 0o120777 << 16
-            archive.writestr(entry, str(tmp_path))
-            archive.writestr("link/evil", "evil")
-    cell = next(cell["source"] for _, cell in cells_of(NOTEBOOKS[0], "code"))
-    assert "course.zip" in cell
-    done = subprocess.run([sys.executable, "-c", cell], cwd=here, capture_output=True, text=True, timeout=60)
-    assert (done.returncode == 0) is not link, done.stderr
-    assert (here / "course" / "helpers" / "model.py").exists() is not link, "refused as a whole, or taken"
-    there = [path for path in tmp_path.rglob("*") if here / "course" not in [path, *path.parents]]
-    assert there == [tmp_path / "outside", here, here / "course.zip"]
-    assert not any(path.is_symlink() for path in here.rglob("*")) and not Path("/evil").exists()
 
 
 # ---------------------------------------------------------------- properties

@@ -10,9 +10,6 @@ import copy
 import json
 import re
 import struct
-import subprocess
-import sys
-import zipfile
 from itertools import pairwise
 
 import nbformat
@@ -60,48 +57,25 @@ def test_the_title_cell_says_how_long_it_takes(path):
 
 
 # ---------------------------------------------------------------- the setup cell
+# What it does is tested in test_colab.py.
 
 
-def setup_of(path):
-    return cells_of(path, "code")[0][1]["source"]
+def test_the_setup_cell_is_the_same_in_all_and_folded():
+    first, *others = (cells_of(path, "code")[0][1] for path in NOTEBOOKS)
+    for cell in others:
+        assert (cell["source"], cell["metadata"]) == (first["source"], first["metadata"])
+    # Folded by JupyterLab, and by Colab, which shows the title in place of the code.
+    assert first["metadata"] == {"cellView": "form", "jupyter": {"source_hidden": True}}
+    assert re.match(r"# @title Setup\b.*\n", first["source"])
 
 
-@every_notebook
-def test_the_setup_cell_is_the_same_in_all(path):
-    assert setup_of(path) == setup_of(NOTEBOOKS[0])
-    assert setup_of(path).startswith("# Setup")
-
-
-def run_setup(folder, *lines):
-    script = folder / "cell.py"
-    script.write_text("\n".join([setup_of(NOTEBOOKS[0]), *lines]), encoding="utf-8")
-    return subprocess.run(
-        [sys.executable, script.name], cwd=folder, capture_output=True, text=True, timeout=60
-    )
-
-
-def test_the_setup_cell_finds_the_course_from_a_folder_inside(tmp_path):
-    inside = tmp_path / "notebooks"
-    inside.mkdir()
-    (tmp_path / "helpers").mkdir()
-    (tmp_path / "helpers" / "model.py").write_text("")
-    (tmp_path / "helpers" / "__init__.py").write_text("HERE = 'found'")
-    done = run_setup(inside, "import helpers", "print(helpers.HERE)")
-    assert done.stdout == "found\n", done.stderr
-
-
-def test_the_setup_cell_unpacks_an_uploaded_course(tmp_path):
-    with zipfile.ZipFile(tmp_path / "course.zip", "w") as file:
-        file.writestr("helpers/model.py", "")
-        file.writestr("helpers/__init__.py", "HERE = 'unpacked'")
-    for _ in range(2):  # again is no harm
-        done = run_setup(tmp_path, "import helpers", "print(helpers.HERE)")
-        assert done.stdout == "unpacked\n", done.stderr
-
-
-def test_the_setup_cell_says_what_to_do_when_the_course_is_not_there(tmp_path):
-    done = run_setup(tmp_path)
-    assert done.returncode and "upload course.zip next to this notebook" in done.stderr.splitlines()[-1]
+def test_the_setup_cell_is_short():
+    source = cells_of(NOTEBOOKS[0], "code")[0][1]["source"]
+    tree = ast.parse(source)
+    statements = [node for node in ast.walk(tree) if isinstance(node, ast.stmt)]
+    assert len(tree.body) <= 12 and len(statements) <= 33, "with those inside its two functions"
+    assert len({node.lineno for node in statements}) == len(statements), "one a line"
+    assert max(len(line) for line in source.splitlines()) <= 100
 
 
 # ---------------------------------------------------------------- what is stored
@@ -307,6 +281,9 @@ def test_normal_form_drops_what_changes_and_what_harms():
     assert once.cells[0].metadata == {"tags": [IGNORE]}
     assert [o.get("text") for o in once.cells[0].outputs] == ["ab", "c", None]
     assert once.cells[0].outputs[2].metadata == {}
+    folded = {"cellView": "form", "jupyter": {"source_hidden": True}}
+    once.cells[0].metadata = nbformat.from_dict(folded | {"collapsed": True, "id": "Xy7"})
+    assert normalise(once).cells[0].metadata == folded, "a folded cell stays folded"
     json.dumps(once)
 
 

@@ -1,4 +1,4 @@
-"""Pictures and sliders: helpers/plots.py and helpers/panels.py."""
+"""Pictures and sliders: helpers/pictures/."""
 
 import base64
 import html
@@ -16,11 +16,30 @@ from matplotlib.colors import to_hex
 from matplotlib.figure import Figure
 from torch.nn import functional as F
 
-from helpers import panels, plots
 from helpers.data import Corpus
 from helpers.generate import generate
 from helpers.model import GPT, GPTConfig, attention_maps
-from helpers.panels import PANEL_TEXT, Panel, choice, float_slider, int_slider, log_slider, panel, text_field
+from helpers.pictures import (
+    notebook_01,
+    notebook_02,
+    notebook_03,
+    notebook_04,
+    notebook_05,
+    notebook_06,
+    shared,
+    style,
+)
+from helpers.pictures import panel as frame
+from helpers.pictures.panel import (
+    PANEL_TEXT,
+    Panel,
+    choice,
+    float_slider,
+    int_slider,
+    log_slider,
+    panel,
+    text_field,
+)
 from helpers.tokenizer import CharTokenizer
 from helpers.train import History, TrainConfig
 
@@ -79,7 +98,7 @@ def test_one_output_serves_all_readers(made):
 
 def test_display_shows_the_same_bundle(made, monkeypatch):
     shown = []
-    monkeypatch.setattr(panels, "display", lambda data, raw: shown.append((data, raw)))
+    monkeypatch.setattr(frame, "display", lambda data, raw: shown.append((data, raw)))
     made._ipython_display_()
     assert shown == [(made._repr_mimebundle_(), True)]
 
@@ -169,45 +188,54 @@ def a_model(dropout=0.0):
 
 TOKENIZER = CharTokenizer("\n abcdefg")
 EVALS = [dict(step=0, train=2.5, val=2.6, seconds=0), dict(step=50, train=1.9, val=2.1, seconds=1)]
-# One call for every function of plots.py and panels.py that makes a Figure.
+# One call for every function of helpers/pictures/ that makes a Figure.
 EXAMPLES = {
-    "plot_bars": lambda: plots.plot_bars(["a", " "], [1, 2], "title", "count"),
-    "plot_matrix": lambda: plots.plot_matrix(torch.eye(3), "title", "x", "y", "abc", "abc", annotate=True),
-    "plot_attention": lambda: plots.plot_attention(maps()[0][0, 0], "abcde", "title"),
-    "plot_attention_grid": lambda: plots.plot_attention_grid(maps(), "abcde", "title"),
-    "plot_attention_row": lambda: plots.plot_attention_row(maps()[0][0], "abcde", ["one", "two"], "title"),
-    "plot_losses": lambda: plots.plot_losses({"run": [3.0, 2.0, 1.0]}, "title", reference={"ln V": 4.17}),
-    "plot_evals": lambda: plots.plot_evals(EVALS, "title", best_step=50, claimed=1.9),
-    "plot_ladder": lambda: plots.plot_ladder({"uniform": 4.17, "bigram": 2.4}, "title", "bigram"),
-    "plot_examples": lambda: plots.plot_examples("abcd", "bcde", "title"),
-    "plot_pieces": lambda: plots.plot_pieces({"words": ["ab", " c"], "characters": list("ab c")}, "title"),
-    "plot_leak": lambda: plots.plot_leak("abcdefghijkl", 5, 3, [True, False] * 5, "title"),
-    "plot_against_head_size": lambda: plots.plot_against_head_size(
+    "plot_bars": lambda: shared.plot_bars(["a", " "], [1, 2], "title", "count"),
+    "plot_matrix": lambda: shared.plot_matrix(torch.eye(3), "title", "x", "y", "abc", "abc", annotate=True),
+    "plot_attention": lambda: notebook_03.plot_attention(maps()[0][0, 0], "abcde", "title"),
+    "plot_attention_grid": lambda: shared.plot_attention_grid(maps(), "abcde", "title"),
+    "plot_attention_row": lambda: notebook_03.plot_attention_row(
+        maps()[0][0], "abcde", ["one", "two"], "title"
+    ),
+    "plot_losses": lambda: shared.plot_losses({"run": [3.0, 2.0, 1.0]}, "title", reference={"ln V": 4.17}),
+    "plot_evals": lambda: notebook_06.plot_evals(EVALS, "title", best_step=50, claimed=1.9),
+    "plot_ladder": lambda: shared.plot_ladder({"uniform": 4.17, "bigram": 2.4}, "title", "bigram"),
+    "plot_examples": lambda: notebook_01.plot_examples("abcd", "bcde", "title"),
+    "plot_pieces": lambda: notebook_01.plot_pieces(
+        {"words": ["ab", " c"], "characters": list("ab c")}, "title"
+    ),
+    "plot_leak": lambda: notebook_01.plot_leak("abcdefghijkl", 5, 3, [True, False] * 5, "title"),
+    "plot_against_head_size": lambda: notebook_03.plot_against_head_size(
         [4, 16],
         {"std": {"with": [1, 1], "without": [2, 4]}, "entropy": {"with": [1, 1]}},
         "title",
         log=("std",),
     ),
-    "plot_bigram_tables": lambda: plots.plot_bigram_tables({"counts": torch.eye(3)}, "abc", "title", "pairs"),
-    "plot_next_token": lambda: plots.plot_next_token(torch.arange(4.0), 0.5, "abcd", "title"),
-    "plot_functions": lambda: plots.plot_functions({"ReLU": F.relu}, "title"),
-    "plot_by_layer": lambda: plots.plot_by_layer({"with": [1.0, 2.0]}, "title", "norm"),
-    "plot_positions": lambda: plots.plot_positions({"learned": torch.randn(8, 4)}, "title"),
-    "plot_gains": lambda: plots.plot_gains([dict(what="time", unit="s", ratio=0.5)], "title"),
-    "draw_batch": lambda: panels.draw_batch(torch.arange(50) % 9, TOKENIZER, 8, 3),
-    "draw_fresh_head": lambda: panels.draw_fresh_head("abcd", 2.0, 16, False, "nothing"),
-    "draw_counts": lambda: panels.draw_counts(6, 6, 384, 256),
-    "draw_progress": lambda: panels.draw_progress(History(50, 1.0, [2.5] * 50, EVALS), TrainConfig()),
-    "draw_sampling": lambda: panels.draw_sampling(a_model(), TOKENIZER, "abc", top_k=5, length=20),
-    "draw_attention_explorer": lambda: panels.draw_attention_explorer(maps(), "abcde", 1, 0),
+    "plot_bigram_tables": lambda: notebook_02.plot_bigram_tables(
+        {"counts": torch.eye(3)}, "abc", "title", "pairs"
+    ),
+    "plot_next_token": lambda: notebook_02.plot_next_token(torch.arange(4.0), 0.5, "abcd", "title"),
+    "plot_functions": lambda: notebook_05.plot_functions({"ReLU": F.relu}, "title"),
+    "plot_by_layer": lambda: notebook_05.plot_by_layer({"with": [1.0, 2.0]}, "title", "norm"),
+    "plot_positions": lambda: notebook_05.plot_positions({"learned": torch.randn(8, 4)}, "title"),
+    "plot_gains": lambda: notebook_06.plot_gains([dict(what="time", unit="s", ratio=0.5)], "title"),
+    "draw_batch": lambda: notebook_01.draw_batch(torch.arange(50) % 9, TOKENIZER, 8, 3),
+    "draw_fresh_head": lambda: notebook_03.draw_fresh_head("abcd", 2.0, 16, False, "nothing"),
+    "draw_counts": lambda: notebook_05.draw_counts(6, 6, 384, 256),
+    "draw_progress": lambda: notebook_06.draw_progress(History(50, 1.0, [2.5] * 50, EVALS), TrainConfig()),
+    "draw_sampling": lambda: notebook_06.draw_sampling(a_model(), TOKENIZER, "abc", top_k=5, length=20),
+    "draw_attention_explorer": lambda: notebook_04.draw_attention_explorer(maps(), "abcde", 1, 0),
 }
 
 
+NOTEBOOKS = notebook_01, notebook_02, notebook_03, notebook_04, notebook_05, notebook_06
+
+
 def makers():
-    """The public functions of plots.py and panels.py that make a whole Figure."""
+    """The public functions of helpers/pictures/ that make a whole Figure."""
     return [
         name
-        for module in (plots, panels)
+        for module in (shared, *NOTEBOOKS)
         for name, function in inspect.getmembers(module, inspect.isfunction)
         if function.__module__ == module.__name__
         and name.startswith(("plot_", "draw_"))
@@ -227,20 +255,20 @@ def test_every_picture_has_a_title_and_labels_and_fits(name):
     ]
     ticks = [t.get_text() for ax in fig.axes for t in (*ax.get_xticklabels(), *ax.get_yticklabels())]
     assert any(labels) or any(t and not t.isdigit() for t in ticks), "axes that say what they show"
-    raw = plots.to_png(fig)
+    raw = style.to_png(fig)
     width, height = struct.unpack(">II", raw[16:24])
     assert is_png(raw) and 200 <= width <= 760 and 100 <= height <= 900
 
 
 def test_to_png_closes_the_figure_and_repeats_itself():
-    first, again = (plots.to_png(EXAMPLES["plot_bars"]()) for _ in range(2))
+    first, again = (style.to_png(EXAMPLES["plot_bars"]()) for _ in range(2))
     assert first == again and plt.get_fignums() == []
 
 
 def test_bars_show_the_values_and_the_highlight():
-    ax = plots.plot_bars(["a", "\n"], torch.tensor([1.0, 3.0]), "title", "count", highlight=("a",)).axes[0]
+    ax = shared.plot_bars(["a", "\n"], torch.tensor([1.0, 3.0]), "title", "count", highlight=("a",)).axes[0]
     assert [bar.get_height() for bar in ax.patches] == [1.0, 3.0]
-    assert [to_hex(bar.get_facecolor()).upper() for bar in ax.patches] == [plots.ORANGE, plots.BLUE]
+    assert [to_hex(bar.get_facecolor()).upper() for bar in ax.patches] == [style.ORANGE, style.BLUE]
     assert [t.get_text() for t in ax.get_xticklabels()] == ["a", "↵"]
     assert (ax.get_title("left"), ax.get_ylabel()) == ("title", "count")
 
@@ -249,10 +277,10 @@ def test_bars_show_the_values_and_the_highlight():
 def test_letters_stand_beside_their_axis_in_their_order(side):
     fig, ax = plt.subplots()
     ax.set(xlim=(-0.5, 2.5), ylim=(-0.5, 2.5))
-    plots.label_axis(ax, side, "ab\n", fontsize=8)
+    shared.label_axis(ax, side, "ab\n", fontsize=8)
     fig.canvas.draw()
     letters = ax.collections[-1]
-    assert [path is plots._glyph(c) for path, c in zip(letters.get_paths(), "ab↵")] == [True] * 3
+    assert [path is shared._glyph(c) for path, c in zip(letters.get_paths(), "ab↵")] == [True] * 3
     axis = "xy".index(side)
     places = letters.get_offset_transform().transform(letters.get_offsets())
     wanted = ax.transData.transform([(i, i) for i in range(3)])
@@ -263,13 +291,13 @@ def test_letters_stand_beside_their_axis_in_their_order(side):
 
 def test_tokens_of_several_characters_are_the_labels_of_ticks():
     _, ax = plt.subplots()
-    plots.label_axis(ax, "y", ["to", "\n"])
+    shared.label_axis(ax, "y", ["to", "\n"])
     assert [t.get_text() for t in ax.get_yticklabels()] == ["to", "↵"] and not ax.collections
 
 
 def test_a_heat_map_shows_the_matrix_with_row_zero_on_top():
     matrix = torch.arange(6.0).view(2, 3)
-    ax = plots.plot_matrix(matrix, "title", annotate=True).axes[0]
+    ax = shared.plot_matrix(matrix, "title", annotate=True).axes[0]
     np.testing.assert_array_equal(ax.images[0].get_array(), matrix)
     assert ax.yaxis_inverted()
     assert [t.get_text() for t in ax.texts] == [f"{v:.2f}" for v in range(6)]
@@ -278,19 +306,19 @@ def test_a_heat_map_shows_the_matrix_with_row_zero_on_top():
 def test_attention_pictures_show_the_weights_of_their_head():
     model = a_model()
     weights = attention_maps(model, torch.randint(9, (1, 5)))
-    grid = plots.plot_attention_grid(weights, "abcde", "title")
+    grid = shared.plot_attention_grid(weights, "abcde", "title")
     for i, h in np.ndindex(2, 2):
         ax = grid.axes[2 * i + h]
         assert ax.get_title("center") == f"layer {i}, head {h}"
         np.testing.assert_allclose(ax.images[0].get_array(), weights[i][0, h])
-    single = plots.plot_attention(weights[1][0, 0], "abcde", "title").axes[0]
+    single = notebook_03.plot_attention(weights[1][0, 0], "abcde", "title").axes[0]
     np.testing.assert_allclose(single.images[0].get_array(), weights[1][0, 0])
     assert "key" in single.get_xlabel() and "query" in single.get_ylabel()
 
 
 def test_loss_curves_are_running_means_with_references():
     losses = np.linspace(4, 2, 101)
-    ax = plots.plot_losses({"run": losses}, "title", smooth=11, reference={"optimum": 2.4}).axes[0]
+    ax = shared.plot_losses({"run": losses}, "title", smooth=11, reference={"optimum": 2.4}).axes[0]
     x, y = ax.lines[0].get_data()
     assert len(x) == 91 and y[0] == pytest.approx(losses[:11].mean()) and x[-1] == 101
     assert ax.lines[1].get_ydata()[0] == 2.4
@@ -298,56 +326,78 @@ def test_loss_curves_are_running_means_with_references():
 
 
 def test_sweeps_are_drawn_where_they_were_made():
-    ax = plots.plot_evals(EVALS, "title", best_step=50).axes[0]
+    ax = notebook_06.plot_evals(EVALS, "title", best_step=50).axes[0]
     assert [line.get_ydata().tolist() for line in ax.lines[:2]] == [[2.5, 1.9], [2.6, 2.1]]
     assert ax.lines[0].get_xdata().tolist() == [0, 50]
     assert [t.get_text() for t in ax.get_legend().get_texts()][-1] == "best validation: step 50"
 
 
 def test_the_ladder_shows_every_rung_from_top_to_bottom():
-    ax = plots.plot_ladder({"uniform": 4.17, "bigram": 2.4}, "title", "bigram").axes[0]
+    ax = shared.plot_ladder({"uniform": 4.17, "bigram": 2.4}, "title", "bigram").axes[0]
     assert [bar.get_width() for bar in ax.patches] == [4.17, 2.4] and ax.yaxis_inverted()
-    assert [to_hex(bar.get_facecolor()).upper() for bar in ax.patches] == [plots.BLUE, plots.ORANGE]
+    assert [to_hex(bar.get_facecolor()).upper() for bar in ax.patches] == [style.BLUE, style.ORANGE]
     assert [t.get_text().strip() for t in ax.texts] == ["4.17", "2.40"]
 
 
+def test_an_odd_number_of_tables_fits_too():
+    tables = {name: torch.eye(3) for name in ("first", "second", "third")}
+    fig = notebook_02.plot_bigram_tables(tables, "abc", "title", "pairs")
+    assert [ax.get_title("left") for ax in fig.axes] == [*tables, ""], "three tables and the colour bar"
+
+
+def test_a_window_that_is_not_in_the_text_is_not_drawn():
+    for start in (-1, 10):
+        with pytest.raises(ValueError, match=f"start={start} must be a whole number from 0 to 9"):
+            notebook_01.plot_leak("abcdefghijkl", start, 3, [True, False] * 5, "title")
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [dict(temperature=0), dict(temperature=1e-30), dict(top_p=0.0), dict(top_k=0)],
+    ids=["zero", "tiny", "top_p", "top_k"],
+)
+def test_settings_that_cannot_be_drawn_from_are_a_sentence(settings):
+    with pytest.raises(ValueError, match=next(iter(settings))):
+        notebook_06.draw_sampling(a_model(), TOKENIZER, "abc", **settings, length=0)
+
+
 def test_white_space_can_be_seen():
-    assert plots.visible("a b\n\t") == "a␣b↵⇥"
+    assert style.visible("a b\n\t") == "a␣b↵⇥"
 
 
 def test_neighbouring_parts_differ_in_more_than_colour():
-    bars = [container.patches[0] for container in panels.draw_counts(6, 6, 384, 256).axes[0].containers]
+    bars = [container.patches[0] for container in notebook_05.draw_counts(6, 6, 384, 256).axes[0].containers]
     hatches = [bar.get_hatch() or "" for bar in bars]
     assert len(bars) == 6 and all(one != two for one, two in pairwise(hatches))
 
 
 def test_impossible_counts_are_a_sentence():
     with pytest.raises(ValueError, match="n_embd=100 does not divide into n_head=3"):
-        panels.draw_counts(2, 3, 100, 64)
+        notebook_05.draw_counts(2, 3, 100, 64)
 
 
 def test_sampling_pictures_refuse_what_cannot_be_sampled():
     with pytest.raises(ValueError, match="The prompt is empty"):
-        panels.draw_sampling(a_model(), TOKENIZER, "")
+        notebook_06.draw_sampling(a_model(), TOKENIZER, "")
     with pytest.raises(ValueError, match="'z' at position 0"):
-        panels.draw_sampling(a_model(), TOKENIZER, "z")
+        notebook_06.draw_sampling(a_model(), TOKENIZER, "z")
 
 
 # ---------------------------------------------------------------- panels of the course
 
 
 def test_the_panel_of_counts_follows_sliders_and_presets(monkeypatch):
-    made = panels.panel_of_counts()
+    made = notebook_05.panel_of_counts()
     before, controls = picture_of(made), controls_of(made)
     controls["n_layer (blocks)"].value = 3
     assert picture_of(made) != before
     menu = controls["shape of"]
-    drawn, draw = [], panels.draw_counts
-    monkeypatch.setattr(panels, "to_png", lambda fig: drawn.append(fig) or plots.to_png(fig))
+    drawn, draw = [], notebook_05.draw_counts
+    monkeypatch.setattr(frame, "to_png", lambda fig: drawn.append(fig) or style.to_png(fig))
     menu.value = "nanogpt-cpu"
     assert (controls["n_embd (channels)"].value, controls["block_size (tokens)"].value) == (128, 64)
     assert len(drawn) == 1, "one picture for all that a preset sets"
-    assert picture_of(made) == plots.to_png(draw(4, 4, 128, 64)) and menu.value == "nanogpt-cpu"
+    assert picture_of(made) == style.to_png(draw(4, 4, 128, 64)) and menu.value == "nanogpt-cpu"
     controls["n_head (heads)"].value = 7
     assert "n_embd=128 does not divide into n_head=7" in message_of(made)
     assert menu.value == "", "moved by hand, the shape is no preset's any more"
@@ -365,7 +415,7 @@ def wait_for(condition, seconds=30):
 
 
 def test_the_panel_of_sampling_answers_its_controls():
-    made = panels.panel_of_sampling(a_model(), TOKENIZER, "abc")
+    made = notebook_06.panel_of_sampling(a_model(), TOKENIZER, "abc")
     seen = {picture_of(made)}
     for label, value in (("prompt", "cab"), ("temperature", 1.5), ("top-k (candidates)", 2)):
         controls_of(made)[label].value = value
@@ -377,7 +427,7 @@ def test_the_panel_of_sampling_answers_its_controls():
 
 def test_the_panel_of_sampling_writes_what_generate_writes():
     model = a_model(dropout=0.5)  # in training mode: the panel must not sample with dropout
-    made = panels.panel_of_sampling(model, TOKENIZER, "abc")
+    made = notebook_06.panel_of_sampling(model, TOKENIZER, "abc")
 
     def expected(length, **dials):
         idx, generator = TOKENIZER.encode("abc")[None], torch.Generator().manual_seed(0)
@@ -403,8 +453,8 @@ def test_a_text_streams_in_and_the_next_move_ends_it(monkeypatch):
             pieces.append("a")
             yield "a"
 
-    monkeypatch.setattr(panels, "stream_text", slow_text)
-    made = panels.panel_of_sampling(a_model(), TOKENIZER, "b")
+    monkeypatch.setattr(notebook_06, "stream_text", slow_text)
+    made = notebook_06.panel_of_sampling(a_model(), TOKENIZER, "b")
     length = controls_of(made)["length (characters)"]
     length.value = 600
     wait_for(lambda: "baa" in text_below(made) and text_below(made).count("a") < 150)
@@ -414,7 +464,7 @@ def test_a_text_streams_in_and_the_next_move_ends_it(monkeypatch):
 
 
 def test_the_still_of_the_sampling_panel_holds_the_text_too():
-    made = panels.panel_of_sampling(a_model(), TOKENIZER, "abc")
+    made = notebook_06.panel_of_sampling(a_model(), TOKENIZER, "abc")
     still = base64.b64decode(made._repr_mimebundle_()["image/png"])
     heights = [struct.unpack(">I", raw[20:24])[0] for raw in (still, picture_of(made))]
     assert is_png(still) and heights[0] > heights[1] + 100
@@ -422,8 +472,8 @@ def test_the_still_of_the_sampling_panel_holds_the_text_too():
 
 @pytest.fixture
 def trainer(monkeypatch, text):
-    monkeypatch.setattr(panels, "load_corpus", lambda name: Corpus("own", text, "", ""))
-    made = panels.panel_of_training(torch.device("cpu"))
+    monkeypatch.setattr(notebook_06, "load_corpus", lambda name: Corpus("own", text, "", ""))
+    made = notebook_06.panel_of_training(torch.device("cpu"))
     controls = controls_of(made)
     for label, value in (("n_layer (blocks)", 1), ("n_head (heads)", 1), ("n_embd (channels)", 16)):
         controls[label].value = value
@@ -484,8 +534,8 @@ def test_the_live_curve_is_shown_once_and_then_updated(monkeypatch):
         def update(self, image):
             shown.append(image)
 
-    monkeypatch.setattr(panels, "display", lambda image, display_id: shown.append(image) or Handle())
-    on_step = panels.live_curve(TrainConfig(max_steps=3), every=1000.0)
+    monkeypatch.setattr(notebook_06, "display", lambda image, display_id: shown.append(image) or Handle())
+    on_step = notebook_06.live_curve(TrainConfig(max_steps=3), every=1000.0)
     for step in (1, 2, 3):
         on_step(History(step, 0.1, [2.0] * step, EVALS[:1]))
     assert len(shown) == 2, "once at the start, once at the end; not at every step"

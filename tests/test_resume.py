@@ -1,6 +1,7 @@
 """Nothing is lost: runs that are interrupted, in every way, end as if they had not been."""
 
 import json
+import math
 import os
 import random
 import signal
@@ -11,20 +12,12 @@ from pathlib import Path
 
 import pytest
 import torch
-from runs_for_tests import CPU, TRAIN, VAL, assert_same_weights, short, weights_of
+from runs_for_tests import CPU, TRAIN, VAL, assert_same_weights, run, short, weights_of
 
-from helpers.checkpoint import (
-    checkpoints,
-    load_checkpoint,
-    plain,
-    read_file,
-    run_folder,
-    save_checkpoint,
-    write_file,
-)
+from helpers.checkpoint import load_checkpoint, plain, read_file, save_checkpoint, write_file
 from helpers.model import GPT, GPTConfig
+from helpers.program.folder import checkpoints, run_folder
 from helpers.tokenizer import CharTokenizer
-from helpers.train import train
 
 TOKENIZER = CharTokenizer("abcdefghijk")
 HERE = Path(__file__).resolve().parent
@@ -36,11 +29,11 @@ def fresh(**changes):
     return GPT(GPTConfig(**settings | changes))
 
 
-def train_in(folder, config, model=None, ids=TRAIN, **kwargs):
+def train_in(folder, config, model=None, ids=TRAIN, **callbacks):
     """Train in a folder, going on if there is something there: model and history."""
     model = model or fresh()
     with run_folder(folder, model, TOKENIZER, config, CPU, ids, VAL) as (history, save):
-        history = train(model, ids, VAL, config, CPU, history, on_save=save, progress=False, **kwargs)
+        history = run(model, config, ids, history=history, on_save=save, **callbacks)
     return model, history
 
 
@@ -107,7 +100,7 @@ def test_the_last_two_and_the_best_are_kept(tmp_path):
     assert names == ["best.safetensors", "step-00000016.safetensors", "step-00000020.safetensors"]
     best, _, about = load_checkpoint(tmp_path / "best.safetensors")
     assert_same_weights(weights_of(best), history.best_weights)
-    assert about == {"val": history.best_val, "step": history.best_step}
+    assert about == {"val": history.best_val, "step": history.best_step, "saved_by": "run_folder"}
 
 
 def test_a_finished_run_is_only_read(tmp_path):
@@ -119,7 +112,7 @@ def test_a_finished_run_is_only_read(tmp_path):
 
 
 PROGRAM = (
-    "-m helpers.train --preset nanogpt-cpu --n_layer 1 --n_head 2 --n_embd 16 --block_size 8 "
+    "-m helpers train --preset nanogpt-cpu --n_layer 1 --n_head 2 --n_embd 16 --block_size 8 "
     "--max_steps 1500 --eval_interval 500 --dropout 0.2 --sample 5 --device cpu"
 ).split()
 
@@ -224,6 +217,45 @@ def test_another_run_is_refused_and_told_what_differs(tmp_path, changes, words):
     assert {p.name: p.read_bytes() for p in tmp_path.iterdir()} == before
 
 
+@pytest.mark.parametrize("before, after", [("float16", "float32"), ("float32", "float16")])
+def test_a_run_goes_on_in_another_precision_and_says_so(tmp_path, capsys, before, after):
+    train_in(tmp_path, short(precision=before), should_stop=lambda: len(checkpoints(tmp_path)) == 1)
+    weights = read_file(checkpoints(tmp_path)[0])[0]
+    model = fresh()
+    begun = []  # the weights with which it goes on
+    model.register_forward_pre_hook(lambda m, inputs: None if begun else begun.append(weights_of(m)))
+    _, history = train_in(tmp_path, short(precision=after), model)
+    assert f"This run began in {before} and goes on in {after}" in capsys.readouterr().out
+    assert history.step == 12 and all(map(math.isfinite, history.losses))
+    assert history.scaler.is_enabled() == (after == "float16")
+    assert_same_weights(begun[0], {k[6:]: v for k, v in weights.items() if k.startswith("model.")})
+    train_in(tmp_path, short(precision=after))
+    assert "goes on in" not in capsys.readouterr().out, "once"
+
+
+def test_files_of_others_in_the_folder_are_left_alone(tmp_path):
+    ours = tmp_path / "step-00000003.safetensors.0123456789abcdef.partial"  # of a killed run
+    others = [tmp_path / "film.mp4.partial", tmp_path / "step-00000003.safetensors.77.partial"]
+    for path in (ours, *others):
+        path.write_text("half")
+    train_in(tmp_path, short())
+    assert not ours.exists() and all(path.read_text() == "half" for path in others)
+
+
+@pytest.mark.parametrize("kind", ["a text", "a model"])
+@pytest.mark.parametrize("again", [False, True])
+def test_a_best_file_of_somebody_else_is_never_replaced(tmp_path, kind, again):
+    best = tmp_path / "best.safetensors"
+    best.write_text("my best recipe")
+    if kind == "a model":
+        save_checkpoint(best, fresh(), TOKENIZER, val=0.1)
+    raw = best.read_bytes()
+    with pytest.raises(ValueError, match=r"best.safetensors is not of a run in this folder, or damaged"):
+        with run_folder(tmp_path, fresh(), TOKENIZER, short(), CPU, TRAIN, VAL, fresh=again):
+            pytest.fail("it should not begin")
+    assert best.read_bytes() == raw
+
+
 def test_compiled_and_distributed_models_are_saved_as_plain_ones(tmp_path):
     model = fresh()
 
@@ -234,8 +266,9 @@ def test_compiled_and_distributed_models_are_saved_as_plain_ones(tmp_path):
 
     for wrapped in (
         torch.compile(model),
-        Wrapper(model, "module"),
+        Wrapper(model, "module"),  # as DistributedDataParallel holds it
         Wrapper(Wrapper(model, "module"), "_orig_mod"),
+        Wrapper(Wrapper(model, "_orig_mod"), "module"),
     ):
         assert plain(wrapped) is model
         save_checkpoint(tmp_path / "m", wrapped, TOKENIZER)
@@ -341,7 +374,7 @@ except ValueError as error:
 """,
     )
     assert "12 12" in said and "Training goes on; the checkpoint before stays." in said
-    assert "m cannot be written" in said and "free some space or choose another folder" in said
+    assert "m cannot be written" in said and "free some space, or choose another folder" in said
     assert [p.name for p in tmp_path.iterdir()] == ["lock"]
 
 
@@ -385,7 +418,7 @@ def test_a_write_that_fails_keeps_the_older_file(tmp_path, monkeypatch):
     def full(*args, **kwargs):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("helpers.checkpoint.flush", full)
+    monkeypatch.setattr("helpers.files.flush", full)
     with pytest.raises(ValueError, match="No space left on device"):
         write_file(tmp_path / "m", {"a": torch.zeros(3)}, {"x": 2})
     assert read_file(tmp_path / "m")[1] == {"x": 1}

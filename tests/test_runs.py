@@ -1,4 +1,4 @@
-"""Presets, records and the command line: helpers/runs.py."""
+"""Presets, records and the command line: helpers/program/ and helpers/__main__.py."""
 
 import dataclasses
 import json
@@ -13,12 +13,17 @@ import pytest
 import torch
 from runs_for_tests import assert_same_weights, run
 
-import helpers.runs as program
-from helpers.checkpoint import checkpoints, load_checkpoint, read_file
+from helpers.__main__ import COMMANDS
+from helpers.__main__ import main as command_line
+from helpers.checkpoint import load_checkpoint, read_file
 from helpers.data import Corpus
 from helpers.model import GPT, GPTConfig
 from helpers.presets import PRESETS
-from helpers.runs import bits_per_character, build
+from helpers.program import records
+from helpers.program import run as program
+from helpers.program.build import build
+from helpers.program.folder import checkpoints
+from helpers.program.records import bits_per_character
 from helpers.tokenizer import BytePairTokenizer, CharTokenizer
 from helpers.train import TrainConfig
 
@@ -46,9 +51,9 @@ def test_records_are_found_by_corpus_in_the_order_of_the_presets(monkeypatch, tm
         record = {"preset": name, "corpus": corpus, "device": "cpu"}
         (tmp_path / f"{name}-{corpus}-cpu.json").write_text(json.dumps(record))
     (tmp_path / "ladder-plays.json").write_text("{}")
-    monkeypatch.setattr(program, "RUNS_DIR", tmp_path)
-    assert [r["preset"] for r in program.load_records("plays")] == ["course-cpu", "nanogpt-cpu"]
-    assert program.load_records("elsewhere") == []
+    monkeypatch.setattr(records, "RUNS_DIR", tmp_path)
+    assert [r["preset"] for r in records.load_records("plays")] == ["course-cpu", "nanogpt-cpu"]
+    assert records.load_records("elsewhere") == []
 
 
 def test_presets_build_the_same_model_every_time(text):
@@ -75,13 +80,12 @@ def own(tmp_path, text):
 
 
 @pytest.fixture
-def call(monkeypatch, tmp_path):
-    """Calls the program with arguments; its checkpoints go to tmp_path."""
+def call(tmp_path):
+    """Calls `python -m helpers train` with arguments; its checkpoints go to tmp_path."""
 
     def call(*arguments):
         fixed = ["--device", "cpu", "--checkpoints", tmp_path / "kept"]
-        monkeypatch.setattr(sys, "argv", ["train", *map(str, [*fixed, *arguments])])
-        program.main()
+        command_line(["train", *map(str, [*fixed, *arguments])])
 
     return call
 
@@ -168,7 +172,7 @@ def in_a_shell(own, tmp_path):
 
     def run_it(*arguments, launcher=()):
         fixed = [*SMALL, "--corpus", own, "--out", tmp_path, "--device", "cpu", "--sample", 5]
-        command = [sys.executable, "-m", *launcher, "helpers.train", *fixed, *arguments]
+        command = [sys.executable, "-m", *launcher, "helpers", "train", *fixed, *arguments]
         environment = os.environ | {"OMP_NUM_THREADS": "1"}
         done = subprocess.run(
             list(map(str, command)), cwd=ROOT, capture_output=True, text=True, timeout=240, env=environment
@@ -215,9 +219,9 @@ def test_only_the_first_of_two_processes_encodes_a_large_text(tmp_path):
     script = tmp_path / "two.py"
     script.write_text(
         "import os, torch\nfrom pathlib import Path\n"
-        "from helpers.device import process_group, the_first_goes_ahead\n"
+        "from helpers.device import process_group, rank_0_first\n"
         f"mark = Path({str(tmp_path / 'encoded')!r})\n"
-        "with process_group(torch.device('cpu')), the_first_goes_ahead():\n"
+        "with process_group(torch.device('cpu')), rank_0_first():\n"
         "    found = mark.exists()\n"
         "    mark.touch()\n"
         f"Path({str(tmp_path)!r}, os.environ['RANK']).write_text(str(found))\n"
@@ -241,7 +245,7 @@ def test_only_the_first_of_two_processes_encodes_a_large_text(tmp_path):
         (["--device", "abacus"], r"The device 'abacus' is not there"),
         (["--corpus", "nowhere.txt"], r"nowhere\.txt cannot be read"),
         (["--block_size", "5000"], r"too short for block_size=5000"),
-        (["--sample", "-1"], r"sample=-1 must be at least 0"),
+        (["--sample", "-1"], r"sample=-1 must be a whole number of at least 0"),
         (["--accumulation_steps", "5"], r"batch_size=12 does not divide into accumulation_steps=5"),
         (["--batch_size", "100000000"], r"does not fit into the memory"),
         (
@@ -273,8 +277,67 @@ def test_a_folder_that_cannot_be_written_is_said_before_training(call, monkeypat
 def test_the_help_explains_every_setting(call, capsys):
     with pytest.raises(SystemExit):
         call("--help")
-    said = " ".join(capsys.readouterr().out.split())
+    shown = " ".join(capsys.readouterr().out.split())
     for kind in (GPTConfig, TrainConfig):
-        explained = program.explanations(kind)
         for f in dataclasses.fields(kind):
-            assert f"--{f.name}" in said and explained[f.name] in said, f.name
+            assert f"--{f.name}" in shown and f.metadata["help"] in shown, f.name
+
+
+# ---------------------------------------------------------------- what cannot work
+
+
+@pytest.mark.parametrize(
+    "error", [MemoryError(), RuntimeError("CUDA out of memory. Tried to allocate 3 GiB")]
+)
+def test_a_full_memory_names_the_settings_to_lower(call, own, tmp_path, monkeypatch, error):
+    def full(*args, **kwargs):
+        raise error
+
+    monkeypatch.setattr(program, "train", full)
+    words = "batch_size=12 in accumulation_steps=1 with block_size=8 does not fit into the memory"
+    with pytest.raises(SystemExit, match=words):
+        call(*SMALL, "--corpus", own, "--out", tmp_path)
+
+
+def test_other_errors_keep_their_name(call, own, tmp_path, monkeypatch):
+    monkeypatch.setattr(program, "train", lambda *args, **kwargs: torch.ones(2) @ torch.ones(3))
+    with pytest.raises(RuntimeError, match="inconsistent tensor size"):
+        call(*SMALL, "--corpus", own, "--out", tmp_path)
+
+
+def test_a_batch_is_shared_out_among_processes_evenly(text, monkeypatch):
+    monkeypatch.setattr("helpers.program.build.world_size", lambda: 5)
+    with pytest.raises(ValueError, match="batch_size=12 does not divide among 5 processes"):
+        build("nanogpt-cpu", Corpus("own", text, "", ""), dict(n_layer=1))
+
+
+# ---------------------------------------------------------------- the one command line
+
+
+def test_the_command_line_needs_nothing_installed_and_imports_what_is_called():
+    """-S: without site-packages, as on a machine where nothing is installed yet."""
+
+    def run_it(*words):
+        return subprocess.run(
+            [sys.executable, "-S", "-m", "helpers", *words],
+            cwd=ROOT,
+            capture_output=True,
+            text=True,
+            timeout=60,
+        )
+
+    for words in ((), ("--help",)):
+        done = run_it(*words)
+        assert done.returncode == 0 and done.stderr == "", done.stderr
+        assert re.findall(r"^  (\w+) ", done.stdout, re.MULTILINE) == ["train", "bench", "ladder", "doctor"]
+    done = run_it("fly")
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr == "There is no command 'fly': choose one of train, bench, ladder, doctor.\n"
+    assert "NO  torch" in run_it("doctor").stdout, "the doctor can say what is missing"
+
+
+@pytest.mark.parametrize("command", sorted(COMMANDS.keys() - {"doctor"}))  # which has no options
+def test_every_command_explains_itself(command, capsys):
+    with pytest.raises(SystemExit) as stopped:
+        command_line([command, "--help"])
+    assert not stopped.value.code and f"usage: python -m helpers {command} " in capsys.readouterr().out

@@ -9,8 +9,8 @@ ROOT = Path(__file__).resolve().parent.parent
 BUILD = """
 import torch
 from helpers.data import load_corpus
-from helpers.runs import build
-from helpers.train import train
+from helpers.program.build import build
+from helpers.train import Callbacks, train
 small = dict(n_layer=1, n_head=1, n_embd=16, block_size=8)
 changes = dict(batch_size=2, max_steps=1_000_000, eval_interval=1_000_000)
 model, tokenizer, train_ids, val_ids, config = build("course-cpu", load_corpus("plays"), small, changes)
@@ -22,7 +22,7 @@ def running(history):  # says once that training is under way
         history.said = True
         print("running", flush=True)
 history = train(model, train_ids, val_ids[:500], config, torch.device("cpu"), history,
-                on_step=running, progress=False)
+                Callbacks(on_step=running), progress=False)
 history.said = False
 print(history.stopped, history.step > 0, history.step == len(history.losses))
 """

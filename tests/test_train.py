@@ -82,9 +82,11 @@ def test_the_sweep_needs_no_gradient_and_no_chance(tiny_gpt):
     assert not model.training
 
 
-def test_the_sweep_over_too_little_is_a_sentence(tiny_gpt):
-    with pytest.raises(ValueError, match="1 tokens are too few to evaluate on"):
-        evaluate(tiny_gpt(), torch.tensor([1]), 8)
+def test_the_sweep_restores_the_mode_after_an_error(tiny_gpt):
+    model = tiny_gpt().train()
+    with pytest.raises(IndexError):
+        evaluate(model, torch.tensor([1, 2, 99]), 8)
+    assert model.training
 
 
 # ---------------------------------------------------------------- train
@@ -139,8 +141,8 @@ def test_training_is_the_same_for_the_same_seed(tiny_gpt, optimizer):
         torch.manual_seed(0)
         model = tiny_gpt(dropout=0.2)
         torch.manual_seed(99 + watched)  # what was drawn before does not matter
-        on_eval = write if watched else None
-        history = run(model, short(optimizer=optimizer, seed=seed), on_eval=on_eval)
+        watch = {"on_eval": write} if watched else {}
+        history = run(model, short(optimizer=optimizer, seed=seed), **watch)
         results.append((history.losses, weights_of(model)))
     assert results[0][0] == results[1][0] != results[2][0]
     assert_same_weights(results[0][1], results[1][1])
@@ -253,12 +255,6 @@ def test_validation_text_is_never_trained_on(tiny_gpt):
     first, last = history.evals[0], history.evals[-1]
     assert last["val"] > first["val"] + 0.3, "what is never seen becomes less likely"
     assert last["train"] < 1.5, "the training curve is of the training text"
-
-
-def test_texts_shorter_than_a_block_are_a_sentence_before_anything_is_computed(tiny_gpt):
-    for train_ids, val_ids in ((TRAIN[:8], VAL), (TRAIN, VAL[:8])):
-        with pytest.raises(ValueError, match="8 tokens is too short for block_size=8"):
-            run(tiny_gpt(), None, train_ids, val_ids)
 
 
 def test_gradients_are_clipped_when_asked(tiny_gpt, monkeypatch):
@@ -376,7 +372,7 @@ def test_gradients_are_clipped_at_their_true_length_in_float16(tiny_gpt, monkeyp
     assert norms[3:] == pytest.approx(norms[:3], rel=0.05)
 
 
-# ---------------------------------------------------------------- saving and full memory
+# ---------------------------------------------------------------- saving
 
 
 def test_saves_come_at_sweeps_and_stops_and_when_it_has_been_long(tiny_gpt, monkeypatch):
@@ -398,33 +394,6 @@ def test_saves_come_at_sweeps_and_stops_and_when_it_has_been_long(tiny_gpt, monk
     assert saved == list(range(1, 13))
 
 
-@pytest.mark.parametrize(
-    "error", [MemoryError(), RuntimeError("CUDA out of memory. Tried to allocate 3 GiB")]
-)
-def test_a_full_memory_names_the_settings_to_lower(tiny_gpt, monkeypatch, error):
-    def full(*args, **kwargs):
-        raise error
-
-    model = tiny_gpt()
-    model.forward = full
-    words = "batch_size=4 in accumulation_steps=1 with block_size=8 does not fit into the memory of cpu"
-    with pytest.raises(ValueError, match=words):
-        run(model)
-
-
-def test_other_errors_keep_their_name(tiny_gpt):
-    model = tiny_gpt()
-    model.forward = lambda *args, **kwargs: torch.ones(2) @ torch.ones(3)
-    with pytest.raises(RuntimeError, match="inconsistent tensor size"):
-        run(model)
-
-
-def test_a_batch_beyond_the_machine_is_refused_before_it_is_tried(tiny_gpt, monkeypatch):
-    monkeypatch.setattr("helpers.train.get_batch", lambda *args: pytest.fail("tried"))
-    with pytest.raises(ValueError, match=f"batch_size={10**9} in accumulation_steps=1"):
-        run(tiny_gpt(), short(batch_size=10**9))
-
-
 # ---------------------------------------------------------------- large texts
 
 
@@ -442,6 +411,6 @@ def test_the_bar_says_loss_speed_and_time_left(tiny_gpt, capsys):
     ids = torch.arange(60) % 11
     config = TrainConfig(batch_size=2, max_steps=3)
     history = train(tiny_gpt(), ids, ids, config, CPU)
-    said = capsys.readouterr().err
-    assert f"loss {history.losses[-1]:.3f}" in said and re.search(r"[\d,]+ tokens/s", said)
-    assert re.search(r"3/3 \[\d\d:\d\d<", said)
+    bar = capsys.readouterr().err
+    assert f"loss {history.losses[-1]:.3f}" in bar and re.search(r"[\d,]+ tokens/s", bar)
+    assert re.search(r"3/3 \[\d\d:\d\d<", bar)

@@ -47,12 +47,17 @@ def execute(notebook, name):
 
 
 def normalise(notebook):
-    """The stored form: no widget state (GitHub refuses it), no timings, one stream output per run."""
+    """The stored form: no widget state (GitHub refuses it), no timings, one stream output per run.
+
+    What a cell keeps of its metadata is its tags, and that it is folded: `jupyter` for JupyterLab, `cellView`
+    for Colab.
+    """
     notebook.metadata = nbformat.from_dict(
         {"kernelspec": KERNEL, "language_info": {"name": "python", "pygments_lexer": "ipython3"}}
     )
+    keys = ("tags", "jupyter", "cellView")
     for cell in notebook.cells:
-        kept = {key: cell.metadata[key] for key in ("tags", "jupyter") if cell.metadata.get(key)}
+        kept = {key: cell.metadata[key] for key in keys if cell.metadata.get(key)}
         cell.metadata = nbformat.from_dict(kept)
         if cell.cell_type != "code":
             continue

@@ -14,8 +14,8 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
-from helpers.bench import HEADINGS, line_of  # noqa: E402
 from helpers.presets import PRESETS  # noqa: E402
+from helpers.program.bench import HEADINGS, line_of  # noqa: E402
 from helpers.runs import RUNS_DIR, load_bench, load_records  # noqa: E402
 
 NOTEBOOKS = {
@@ -105,7 +105,8 @@ def picture():
     from helpers.checkpoint import load_checkpoint
     from helpers.data import load_corpus
     from helpers.model import attention_maps
-    from helpers.plots import BLUE, ORANGE, draw_attention
+    from helpers.pictures.shared import draw_attention
+    from helpers.pictures.style import BLUE, ORANGE
 
     model, tokenizer, _ = load_checkpoint(ROOT / "build" / "my_gpt.safetensors")
     run = next(r for r in load_records("plays") if r["preset"] == "course-cpu")

@@ -1,10 +1,11 @@
 """Is this machine ready for the course? A few lines, marked OK, !! (worth a look) or NO (stops the course).
 
-python -m helpers.doctor
+python -m helpers doctor
 
 At its top it imports the standard library alone, so that it can report what is missing.
 """
 
+import argparse
 import importlib
 import importlib.metadata
 import os
@@ -13,7 +14,7 @@ import shutil
 import sys
 from pathlib import Path
 
-ROOT = Path(__file__).resolve().parent.parent
+ROOT = Path(__file__).resolve().parents[2]
 OK, LOOK, STOP = "OK", "!!", "NO"
 OLDEST_PYTHON = (3, 11)
 ROOM = 2**30  # bytes: the checkpoints of the largest model of the course fit in this
@@ -46,15 +47,15 @@ def installed(name):
 
 def python():
     """Is Python new enough?"""
-    found = ".".join(map(str, sys.version_info[:3]))
+    version = ".".join(map(str, sys.version_info[:3]))
     if sys.version_info[:2] < OLDEST_PYTHON:
         needed = ".".join(map(str, OLDEST_PYTHON))
         return (
             STOP,
             "python",
-            f"{found} is too old: install Python {needed} or newer, delete .venv, `make lab`",
+            f"{version} is too old: install Python {needed} or newer, delete .venv, `make lab`",
         )
-    return OK, "python", found
+    return OK, "python", version
 
 
 def torch_line():
@@ -75,33 +76,35 @@ def torch_line():
                 "install a build with CUDA from https://pytorch.org/get-started"
             ),
         )
-    mark, said = compared(["torch"])
-    return mark, "torch", said
+    mark, sentence = compare_versions(["torch"])
+    return mark, "torch", sentence
 
 
 def packages():
     """Is everything else installed that notebooks import?"""
-    mark, said = compared(["numpy", "safetensors", "filelock", "tqdm", "matplotlib", "ipykernel"])
-    return mark, "packages", said
+    mark, sentence = compare_versions(["numpy", "safetensors", "filelock", "tqdm", "matplotlib", "ipykernel"])
+    return mark, "packages", sentence
 
 
 def widgets():
     """Are the sliders and JupyterLab the tested ones?"""
-    mark, said = compared(["ipywidgets", "jupyterlab"], can_miss=["jupyterlab"])
-    return mark, "widgets", said
+    mark, sentence = compare_versions(["ipywidgets", "jupyterlab"], can_miss=["jupyterlab"])
+    return mark, "widgets", sentence
 
 
-def compared(names, can_miss=()):
+def compare_versions(names, can_miss=()):
     """(mark, sentence) for packages: what is installed beside what requirements.txt says."""
     versions = {name: (installed(name), required()[name]) for name in names}
-    missing = [name for name, (found, _) in versions.items() if found is None]
-    other = [f"{name} {found} (tested: {pin})" for name, (found, pin) in versions.items() if found != pin]
+    missing = [name for name, (version, _) in versions.items() if version is None]
+    other = [
+        f"{name} {version} (tested: {pin})" for name, (version, pin) in versions.items() if version != pin
+    ]
     if missing:
         mark = LOOK if set(missing) <= set(can_miss) else STOP
         return mark, f"not installed: {', '.join(missing)}. Run `{INSTALL}`"
     if other:
         return LOOK, f"{', '.join(other)}: if a notebook fails, run `{INSTALL}`"
-    return OK, ", ".join(f"{name} {found}" for name, (found, _) in versions.items())
+    return OK, ", ".join(f"{name} {version}" for name, (version, _) in versions.items())
 
 
 def device():
@@ -152,7 +155,8 @@ def disk():
 
 def corpus():
     """Can the text be read that load_corpus() gives, and is it the one that was verified?"""
-    from helpers.data import DATA_DIR, load_corpus
+    from helpers.data import load_corpus
+    from helpers.files import DATA_DIR
 
     asked = os.environ.get("COURSE_CORPUS") or "plays"
     here = os.environ.get("TINYSHAKESPEARE_PATH") or (DATA_DIR / "tinyshakespeare.txt").exists()
@@ -166,7 +170,11 @@ def corpus():
     return OK, "text", f"{asked}: {len(text):,} characters{checked}"
 
 
-def main():
+def main(arguments=None):
+    """Print the report; returns the exit status: 1 if something stops the course, else 0."""
+    argparse.ArgumentParser(
+        prog="python -m helpers doctor", description="Is this machine ready for the course?"
+    ).parse_args(arguments)
     lines = examine()
     for mark, subject, sentence in lines:
         print(f"{mark}  {subject:9} {sentence}")
@@ -178,7 +186,3 @@ def main():
     else:
         print("Ready.")
     return 1 if STOP in marks else 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -1,19 +1,25 @@
 """check(function): is a learner's function right, and if not, what is likely to be wrong?
 
-The right answers come from the slow code in slow.py, the named mistakes from mistakes.py. The verdict is
-printed and never raised, so that an unsolved exercise stops no notebook.
+The exercises stand in notebook_01.py to notebook_06.py, each with its slow code, which gives the right
+answers, its random cases and its typical mistakes. The verdict is printed and never raised, so that an
+unsolved exercise stops no notebook.
 """
 
 import inspect
 import itertools
 import math
 import traceback
+from collections import namedtuple
 
 import torch
 
-from helpers.mistakes import EXERCISES
+from helpers.exercises import notebook_01, notebook_02, notebook_03, notebook_04, notebook_05, notebook_06
 
+NOTEBOOKS = (notebook_01, notebook_02, notebook_03, notebook_04, notebook_05, notebook_06)
+EXERCISES = {name: exercise for notebook in NOTEBOOKS for name, exercise in notebook.EXERCISES.items()}
 CASES = 20
+
+Failure = namedtuple("Failure", "seed args expected got")  # a case on which a function gives a wrong answer
 
 
 def check(function):
@@ -30,13 +36,13 @@ def judge(function):
     for seed in range(CASES):
         args = case(name, seed)
         fault, got = _call(function, args)
-        expected = exercise.slow(*args)
-        if got is None and seed == 0 and not fault:
-            return f"Not solved yet: {name} returns nothing. Write your code in place of the three dots."
         if fault:
             return _report(exercise, seed, args, fault)
+        if got is None and seed == 0:
+            return f"Not solved yet: {name} returns nothing. Write your code in place of the three dots."
+        expected = exercise.slow(*args)
         if not _same(expected, got) or _dtypes(expected) != _dtypes(got):
-            failed.append((seed, args, expected, got))
+            failed.append(Failure(seed, args, expected, got))
     if not failed:
         return f"Solved: {name} agrees with the slow code on all {CASES} cases."
     seed, args, expected, got = failed[0]
@@ -65,10 +71,8 @@ def _call(function, args):
         return None, None
     except Exception as error:
         line = next((f.line for f in traceback.extract_tb(error.__traceback__)[1:] if f.line), "its code")
-        return (
-            f"It raised {type(error).__name__} at `{line}`: {str(error).strip() or 'no reason given'}",
-            None,
-        )
+        reason = str(error).strip() or "no reason given"
+        return f"It raised {type(error).__name__} at `{line}`: {reason}", None
     if not _same(tuple(args), tuple(given)):
         return "It changes its input: work on a copy, x.clone().", None
     return None, None if got is Ellipsis else got
@@ -102,6 +106,7 @@ def _show(value):
 
 
 def _rounded(numbers):
+    """Nested lists of numbers as text, with four decimals."""
     if isinstance(numbers, list):
         return f"[{', '.join(map(_rounded, numbers))}]"
     return f"{numbers:.4f}" if isinstance(numbers, float) else str(numbers)
@@ -157,21 +162,20 @@ def _largest_difference(expected, got):
 
 
 def _diagnosis(exercise, function, failed):
-    """One sentence on the failed cases, a list of (seed, arguments, expected, got)."""
-    _, _, expected, got = failed[0]
+    """One sentence that fits all failures: a mistake of the list if one does, else what they share."""
+    expected, got = failed[0].expected, failed[0].got
     n = len(_parts(expected))
     if len(_parts(got) or []) != n:
         return f"It should return {_kind(expected)}, not {_kind(got)}."
-    failed = [one for one in failed if len(_parts(one[3]) or []) == n]
+    failed = [f for f in failed if len(_parts(f.got) or []) == n]
     for sentence, mistake in exercise.mistakes.items():
-        if all(_same(mistake(*args), got) for _, args, _, got in failed):
+        if all(_same(mistake(*f.args), f.got) for f in failed):
             return sentence
     for part in range(n):
         if not _same(_parts(expected)[part], _parts(got)[part]):
-            pairs = [(_parts(e)[part], _parts(g)[part]) for _, _, e, g in failed]
-            unknown = "None that I know. Follow the slow code on this case, step by step."
-            leaks = _leaks(exercise, function, failed)
-            return next(itertools.chain(_misshapen(pairs), leaks, _likely(pairs)), unknown)
+            pairs = [(_parts(f.expected)[part], _parts(f.got)[part]) for f in failed]
+            sentences = itertools.chain(_misshapen(pairs), _leaks(exercise, function, failed), _likely(pairs))
+            return next(sentences, "None that I know. Follow the slow code on this case, step by step.")
     wrong, right = next((g, e) for g, e in zip(_dtypes(got), _dtypes(expected)) if g != e)
     return f"The values are right, but the dtype is {wrong}; it should be {right}."
 
@@ -186,12 +190,12 @@ def _kind(answer):
 
 def _leaks(exercise, function, failed):
     """Does a position see a later one? Change the last position of the input, look at the earlier ones."""
-    for _, args, _, _ in failed if exercise.causal else []:
-        touched = [a.clone() if torch.is_tensor(a) else a for a in args]
+    for f in failed if exercise.causal else []:
+        touched = [a.clone() if torch.is_tensor(a) else a for a in f.args]
         for a in touched[: exercise.causal]:
             a[..., -1, :] += 1
-        answers = [_parts(_call(function, inputs)[1]) for inputs in (args, touched)]
-        if None in answers or any(parts[0].shape[:-1] != args[0].shape[:-1] for parts in answers):
+        answers = [_parts(_call(function, args)[1]) for args in (f.args, touched)]
+        if None in answers or any(parts[0].shape[:-1] != f.args[0].shape[:-1] for parts in answers):
             continue
         before, after = (parts[0] for parts in answers)  # (..., T, C)
         moved = ~torch.isclose(before, after, 1e-4, 1e-5, equal_nan=True).all(-1)  # (..., T)
@@ -228,10 +232,10 @@ def _likely(pairs):
         if all(_same(e.flip(i), g) for e, g in pairs):
             yield f"The order along axis {i} is reversed."
         most, least = slice(None, -1), slice(1, None)
-        for place, to, of in (("late", least, most), ("early", most, least)):
+        for way, to, of in (("late", least, most), ("early", most, least)):
             moved = [(e.movedim(i, 0)[of], g.movedim(i, 0)[to]) for e, g in pairs if e.shape[i] > 1]
             if moved and all(_same(e, g) for e, g in moved):
-                yield f"Off by one along axis {i}: everything stands one place too {place}."
+                yield f"Off by one along axis {i}: everything stands one place too {way}."
     es, gs = torch.cat([e.flatten() for e, _ in pairs]), torch.cat([g.flatten() for _, g in pairs])
     ratio, offset = (gs @ es) / (es @ es), (gs - es).mean()
     if len(es) > 2 and _same(es * ratio, gs):

@@ -6,9 +6,9 @@ the tensor has a place for every id, and the operating system reads from the dis
 """
 
 import codecs
-import contextlib
 import hashlib
 import io
+import itertools
 import json
 import mmap
 import os
@@ -20,7 +20,8 @@ import numpy as np
 import torch
 from tqdm.auto import tqdm
 
-from helpers.data import check_characters, write_atomically
+from helpers.data import check_characters
+from helpers.files import whole_file, write_whole
 from helpers.tokenizer import CharTokenizer
 
 PIECE_BYTES = 1 << 18  # read at a time; a few megabytes are in use meanwhile, however long the text
@@ -83,37 +84,20 @@ def _npy_header(tokens):
 
 def _encode(path, state, ids_path, about_path):
     """Write ids_path and about_path, each whole or not at all, in two passes over the text."""
-    partial = ids_path.with_name(f"{ids_path.name}.{os.getpid()}.partial")
     total, quick = 2 * state["size"], state["size"] < 200 * PIECE_BYTES
-    try:
-        partial.parent.mkdir(parents=True, exist_ok=True)
-        bar = tqdm(total=total, desc=path.name, unit="B", unit_scale=True, leave=False, disable=quick)
+    bar = tqdm(total=total, desc=path.name, unit="B", unit_scale=True, leave=False, disable=quick)
+    with whole_file(ids_path) as partial:
+        # Not mapped: on a full disk a write is an error, where a mapped page ends the program.
         with bar, open(partial, "wb") as file:
             tokenizer, about = _survey(path, state, bar)
             digest = hashlib.sha256()  # by which damage on the disk is noticed
-
-            def write(part):  # not mapped: on a full disk a write is an error, a mapped page ends the program
+            ids = (tokenizer.encode(piece).numpy().astype("<u2") for piece in _pieces(path, state, bar))
+            for part in itertools.chain([_npy_header(about["tokens"])], ids):
                 digest.update(part)
                 file.write(part)
-
-            write(_npy_header(about["tokens"]))
-            for piece in _pieces(path, state, bar):
-                write(tokenizer.encode(piece).numpy().astype("<u2"))
             about["ids_sha256"] = digest.hexdigest()
-            file.flush()
-            os.fsync(file.fileno())
         about_path.unlink(missing_ok=True)  # never the old description beside the new ids
-        partial.replace(ids_path)
-    except OSError as error:
-        reason = error.strerror or type(error).__name__
-        raise ValueError(
-            f"The ids of {path} cannot be written to {ids_path.parent} ({reason}): "
-            "free some space, or give a folder that can be written to."
-        ) from None
-    finally:
-        with contextlib.suppress(OSError):
-            partial.unlink(missing_ok=True)
-    write_atomically(about_path, json.dumps(about | state).encode())
+    write_whole(about_path, json.dumps(about | state).encode())
 
 
 def _survey(path, state, bar):
