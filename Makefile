@@ -18,7 +18,7 @@ help:
 	@echo "make refresh  execute all notebooks on the CPU and store their outputs"
 	@echo "make bench    measure the course beside plain baselines, results to data/runs/"
 	@echo "make colab REPO=owner/name   badges and the address for Colab; REPO= takes them away"
-	@echo "make ladder   measure the ladder again (data/runs/ladder-*.json)"
+	@echo "make ladder   measure the ladder of every text in the README again (data/runs/ladder-*.json)"
 
 # A stamp that is older than requirements.txt installs again; a newer one installs nothing.
 .venv/installed: requirements.txt
@@ -30,7 +30,7 @@ help:
 
 # JupyterLab keeps its token, listens on localhost only and asks nobody for updates. As root (in a container) it asks to be told so.
 lab: .venv/installed
-	$(PY) -m helpers.doctor
+	$(PY) -m helpers doctor
 	$(PY) -m jupyterlab --config=tools/jupyter_config.py --ServerApp.ip=127.0.0.1 --ServerApp.root_dir=. \
 	  --LabApp.default_url=/lab/tree/notebooks/01_data_and_tokenization.ipynb \
 	  --LabApp.check_for_updates_class=jupyterlab.NeverCheckForUpdate \
@@ -60,10 +60,10 @@ refresh: .venv/installed
 	$(PY) tools/notebooks.py refresh $(NB)
 
 bench: .venv/installed
-	$(PY) -m helpers.bench $(BENCH_ARGS)
+	$(PY) -m helpers bench $(BENCH_ARGS)
 
 ladder: .venv/installed
-	$(PY) -m helpers.ladder plays
+	$(PY) -m helpers ladder
 
 readme: .venv/installed
 	$(PY) tools/readme.py

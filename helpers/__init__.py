@@ -1,25 +1,49 @@
-"""The code behind the course: each file is one subject and reads from top to bottom.
+"""The code behind the course. A file imports only from files that stand above it in this list.
 
-the lessons
-    data.py          corpora, train/validation split, batches               (notebook 01)
-    tokenizer.py     characters and byte pairs to integers and back         (notebook 01)
-    model.py         from the bigram table to the GPT                       (notebooks 02-05)
-    train.py         the ten-line loop, then the full training program      (notebooks 02, 06)
-    optimizers.py    learning-rate schedule, AdamW and Muon                 (notebook 06)
-    device.py        where to compute, how exactly, in how many processes   (notebook 06)
-    generate.py      sampling text: temperature, top-k, top-p, cache        (notebooks 02, 06)
-    checkpoint.py    trained models and interrupted runs, without pickle    (notebook 06)
-    presets.py       named configurations, the five systems among them      (notebook 06)
-    runs.py          a preset on a text, recorded; the command line         (notebook 06)
-    ladder.py        the rungs: one validation loss per idea, one budget    (all notebooks)
-    exercises.py     check(...): is an exercise solved, and if not, why?    (all notebooks)
-    slow.py          the exercises as slow code, which says what is wanted
-    mistakes.py      their random cases, and what often goes wrong
-what carries them
-    plots.py         pictures                                               (all notebooks)
-    panels.py        sliders over pictures                                  (all notebooks)
-    large_text.py    texts larger than memory
-    bench.py         the course beside plain programs, side by side
-    checks.py        bad input in one sentence
-    doctor.py        is this machine ready for the course?
+below everything
+    checks.py                  bad input in one sentence; settings of a configuration
+    files.py                   where the files are, how they are written, the one download
+the GPT: nine lessons, in the order in which to read them
+    device.py                  where to compute, how exactly, in how many processes   (notebook 06)
+    data.py                    corpora, train/validation split, batches               (notebook 01)
+    tokenizer.py               characters and byte pairs to integers and back         (notebook 01)
+    model.py                   from the bigram table to the GPT                       (notebooks 02-05)
+    generate.py                sampling text: temperature, top-k, top-p, cache        (notebooks 02, 06)
+    optimizers.py              learning-rate schedule, AdamW and Muon                 (notebook 06)
+    train.py                   the ten-line loop, then the full training program      (notebooks 02, 06)
+    checkpoint.py              trained models and interrupted runs, without pickle    (notebook 06)
+    presets.py                 named configurations, the five systems among them      (notebook 06)
+the ladder
+    ladder.py                  one validation loss per idea, one budget               (all notebooks)
+the programs around it
+    program/large_text.py      texts larger than memory
+    program/build.py           a preset and a text become a model; what cannot work is refused
+    program/folder.py          the folder of a run: its checkpoints, and who may use it
+    program/records.py         what is kept of a run and of the benchmark
+    program/run.py             python -m helpers train
+    program/plain.py           a GPT script as most are written, to compare with
+    program/nanogpt.py         a nanoGPT checkout, run as it is, to compare with
+    program/bench.py           python -m helpers bench
+    program/doctor.py          python -m helpers doctor: is this machine ready?
+the pictures
+    pictures/style.py          colours, sizes, letters
+    pictures/shared.py         what several notebooks draw: attention maps, losses, the ladder
+    pictures/panel.py          the frame of a panel: sliders over a picture
+    pictures/notebook_01.py    what notebook 01 alone draws; and so on
+    pictures/notebook_02.py
+    pictures/notebook_03.py
+    pictures/notebook_04.py
+    pictures/notebook_05.py
+    pictures/notebook_06.py
+the exercises
+    exercises/exercise.py      what an exercise is made of
+    exercises/notebook_01.py   the exercises of notebook 01: slow code, random cases, typical mistakes
+    exercises/notebook_02.py
+    exercises/notebook_03.py
+    exercises/notebook_04.py
+    exercises/notebook_05.py
+    exercises/notebook_06.py
+    exercises/check.py         check(...): is an exercise solved, and if not, why?
+the command line
+    __main__.py                python -m helpers train | bench | ladder | doctor
 """

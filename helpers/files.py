@@ -22,14 +22,17 @@ def whole_file(path):
     if the disk is full or the folder cannot be written to.
     """
     path = Path(path)
-    partial = path.with_name(f"{path.name}.{secrets.token_hex(8)}.partial")
     try:
+        partial = path.with_name(f"{path.name}.{secrets.token_hex(8)}.partial")
         path.parent.mkdir(parents=True, exist_ok=True)
         open(partial, "xb").close()  # x: never over a file that is there
-    except (OSError, ValueError) as error:  # ValueError: a path with a null character in it
+        mode = partial.stat().st_mode
+    except (OSError, ValueError) as error:  # ValueError: no name, or a null character in it
         raise cannot_be_written(path, error) from None
     try:
         yield partial
+        if partial.stat().st_mode != mode:  # safetensors puts a file of its own there, for its owner alone
+            partial.chmod(mode)
         flush(partial)
         partial.replace(path)
         if os.name == "posix":

@@ -173,7 +173,7 @@ def train(model, train_ids, val_ids, config, device=None, history=None, callback
             for _ in range(steps_to_the_next_reading(history, config, device)):
                 batch = batch_in_parts(train_ids, model.config.block_size, config, device, history)
                 losses.append(one_step(shared, loss_of, batch, config, history))
-                stop = asked() or callbacks.should_stop()
+                stop = stop or asked() or callbacks.should_stop()
                 if stop and world_size() == 1:
                     break
             read_losses(losses, started, config, history)

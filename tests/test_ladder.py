@@ -2,12 +2,14 @@
 
 import json
 import math
+import re
+from pathlib import Path
 
 import pytest
 import torch
 
 from helpers import ladder
-from helpers.data import Corpus
+from helpers.data import Corpus, load_corpus
 from helpers.ladder import RUNGS, TOLERANCE, build_rung, climb, load_ladder, train_rung, unigram_loss
 from helpers.model import BigramLanguageModel
 
@@ -75,3 +77,25 @@ def test_every_rung_is_trained_under_the_budget(monkeypatch):
     assert asked[1] == ladder.BUDGET
     assert asked[0] == ladder.BUDGET | {"learning_rate": 10 * ladder.BUDGET["learning_rate"]}
     assert isinstance(build_rung("bigram", 11), BigramLanguageModel)
+
+
+def test_every_ladder_of_the_readme_is_measured_by_the_one_command(monkeypatch, tmp_path):
+    readme = (Path(ladder.__file__).parent.parent / "README.md").read_text(encoding="utf-8")
+    shown = re.search(r"<!-- ladder: .*?\n\| rung \| (.*?) \|\n", readme)[1].split(" | ")
+    measured = []
+    monkeypatch.setattr(ladder, "load_corpus", lambda name: Corpus(name, "", "", ""))
+    monkeypatch.setattr(ladder, "RUNS_DIR", tmp_path)
+    monkeypatch.setattr(
+        ladder, "measure", lambda corpus: measured.append(corpus.name) or {"uniform": 4.17437}
+    )
+    ladder.main([])
+    assert measured == shown
+    for name in shown:
+        assert json.loads((tmp_path / f"ladder-{name}.json").read_text()) == {"uniform": 4.1744}
+
+
+def test_a_file_named_like_the_plays_is_not_compared_with_their_record(recorded, tmp_path):
+    (tmp_path / "plays").write_text("somebody else's plays")
+    own = load_corpus(tmp_path / "plays")
+    assert load_ladder(own) == {}
+    climb(own, {"bigram": 9.0})  # and not: "bigram: 9.0 nats, but the record says ..."

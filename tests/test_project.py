@@ -128,14 +128,14 @@ def test_only_the_download_of_a_corpus_uses_the_network():
             names += [node.module or ""] if isinstance(node, ast.ImportFrom) else []
             if {name.split(".")[0] for name in names} & NETWORK and not file.startswith("tests/"):
                 users.add(file)
-    assert users == {"helpers/data.py"}
-    source = (ROOT / "helpers" / "data.py").read_text(encoding="utf-8")
+    assert users == {"helpers/files.py"}
+    source = (ROOT / "helpers" / "files.py").read_text(encoding="utf-8")
     callers = [
         f.name
         for f in ast.parse(source).body
         if isinstance(f, ast.FunctionDef) and "urllib.request." in ast.unparse(f)
     ]
-    assert callers == ["_download"], "one place, whose bytes are verified before they are used"
+    assert callers == ["download"], "one place"
 
 
 def test_nothing_listens_on_anything_but_localhost():
@@ -167,9 +167,7 @@ assert len(load_corpus("plays").text) == 1178371
 
 
 def test_everything_can_be_imported_offline_and_in_silence():
-    modules = ", ".join(
-        f"helpers.{path.stem}" for path in (ROOT / "helpers").glob("*.py") if path.stem != "__init__"
-    )
+    modules = ", ".join(module_of(name) for name in HELPERS if name != "__main__.py")
     done = subprocess.run(
         [sys.executable, "-W", "error::UserWarning", "-c", IMPORT_ALL.format(modules=modules)],
         cwd=ROOT, capture_output=True, text=True, timeout=120,
@@ -219,7 +217,7 @@ def test_records_are_whole(path):
 
         assert list(record) == [rung for rung in RUNGS if rung in record] and len(record) >= 9
         assert list(record.values()) == sorted(record.values(), reverse=True), "each idea is worth something"
-        assert "helpers.ladder" in described
+        assert "python -m helpers ladder" in described
     elif "preset" in record:
         from helpers.presets import PRESETS
 
@@ -236,7 +234,7 @@ def test_records_are_whole(path):
         } <= record.keys()
         assert record["best_val"] == min(point["val"] for point in record["evals"])
         assert path.stem.startswith(f"{record['preset']}-{record['corpus']}-")
-        assert "helpers.train" in described
+        assert "python -m helpers train" in described
 
 
 # ---------------------------------------------------------------- what people are told
@@ -277,19 +275,85 @@ def test_pages_link_to_what_is_there(name):
             assert (page.parent / target).exists(), target
 
 
-def test_every_helper_stands_in_the_overview():
-    overview = importlib.import_module("helpers").__doc__
-    files = {path.name for path in (ROOT / "helpers").glob("*.py")} - {"__init__.py"}
-    assert set(re.findall(r"^ *(\w+\.py)", overview, re.MULTILINE)) == files
+# ---------------------------------------------------------------- the house
+
+HELPERS = sorted(
+    path.relative_to(ROOT / "helpers").as_posix()
+    for path in (ROOT / "helpers").rglob("*.py")
+    if path.name != "__init__.py"
+)
+LESSONS = "device data tokenizer model generate optimizers train checkpoint presets".split()
 
 
-def test_public_helpers_have_a_docstring():
-    faults = []
-    for path in (ROOT / "helpers").glob("*.py"):
-        tree = ast.parse(path.read_text(encoding="utf-8"))
-        assert ast.get_docstring(tree), path.name
-        for node in tree.body:
-            if isinstance(node, ast.FunctionDef | ast.ClassDef) and not node.name.startswith("_"):
-                if not ast.get_docstring(node) and node.name != "main":
-                    faults.append(f"{path.name}: {node.name}")
-    assert not faults
+def module_of(name):
+    """The module in a file of helpers/, such as helpers.program.run for program/run.py."""
+    return "helpers." + name.removesuffix(".py").replace("/", ".")
+
+
+def overview():
+    """The files of helpers/ in the order in which the overview lists them."""
+    return re.findall(r"^    ([\w/]+\.py)", importlib.import_module("helpers").__doc__, re.MULTILINE)
+
+
+def imports_of(name):
+    """The modules of helpers/ that a file imports, anywhere in it."""
+    imported = set()
+    for node in ast.walk(ast.parse((ROOT / "helpers" / name).read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            imported |= {alias.name for alias in node.names}
+        if isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{name}: whole names are easier to follow"
+            # `from helpers.program import bench` names a module, `from helpers.data import get_batch` none.
+            imported |= {node.module} | {f"{node.module}.{alias.name}" for alias in node.names}
+    return {other for other in HELPERS if module_of(other) in imported}
+
+
+def test_every_helper_stands_in_the_overview_once():
+    assert sorted(overview()) == HELPERS
+    lessons = [name.removesuffix(".py") for name in overview() if name.removesuffix(".py") in LESSONS]
+    assert lessons == LESSONS
+
+
+@pytest.mark.parametrize("name", HELPERS)
+def test_a_helper_imports_only_from_those_above_it(name):
+    above = overview()[: overview().index(name)]
+    assert imports_of(name) <= set(above)
+
+
+def test_the_lessons_need_nothing_of_what_surrounds_them():
+    around = {name for name in HELPERS if "/" in name or name in ("ladder.py", "__main__.py")}
+    for lesson in LESSONS:
+        assert not imports_of(f"{lesson}.py") & around, lesson
+
+
+def test_a_notebook_uses_its_own_pictures_and_no_other_notebooks():
+    for file, tree in trees():
+        modules = {n.module or "" for n in ast.walk(tree) if isinstance(n, ast.ImportFrom)}
+        own = {m for m in modules if re.fullmatch(r"helpers\.(pictures|exercises)\.notebook_\d\d", m)}
+        if file.endswith(".ipynb"):
+            assert {m[-2:] for m in own} <= {file[:2]}, file
+
+
+@pytest.mark.parametrize("name", HELPERS)
+def test_a_helper_can_be_read(name):
+    """Public things say what they are for; a function fits on a screen, and a line on a page."""
+    source = (ROOT / "helpers" / name).read_text(encoding="utf-8")
+    tree = ast.parse(source)
+    assert ast.get_docstring(tree)
+    assert max(map(len, source.splitlines())) <= 110
+    for node in ast.walk(tree):
+        if isinstance(node, ast.FunctionDef):
+            assert node.end_lineno - node.lineno < 45, f"{node.name} is too long for a screen"
+    for node in tree.body:
+        if isinstance(node, ast.FunctionDef | ast.ClassDef) and not node.name.startswith("_"):
+            assert ast.get_docstring(node), node.name
+
+
+def test_what_a_page_of_the_course_tells_to_run_is_there():
+    from helpers.__main__ import COMMANDS
+
+    pages = [ROOT / name for name in ("README.md", "CONTRIBUTING.md", "data/README.md", "Makefile")]
+    for path in [*pages, *(ROOT / "docs").glob("*.md"), *NOTEBOOKS, *SOURCES]:
+        page = path.read_text(encoding="utf-8")
+        for module, word in re.findall(r"-m (helpers[\w.]*) ?([a-z]*)", page):
+            assert module == "helpers" and word in (*COMMANDS, ""), f"{path.name}: -m {module} {word}"

@@ -235,10 +235,13 @@ def test_a_run_goes_on_in_another_precision_and_says_so(tmp_path, capsys, before
 
 def test_files_of_others_in_the_folder_are_left_alone(tmp_path):
     ours = tmp_path / "step-00000003.safetensors.0123456789abcdef.partial"  # of a killed run
-    others = [tmp_path / "film.mp4.partial", tmp_path / "step-00000003.safetensors.77.partial"]
+    names = "film.mp4.partial", "step-00000003.safetensors.77.partial", "step-by-step.safetensors"
+    others = [tmp_path / name for name in names]
     for path in (ours, *others):
         path.write_text("half")
     train_in(tmp_path, short())
+    with run_folder(tmp_path, fresh(), TOKENIZER, short(), CPU, TRAIN, VAL, fresh=True):
+        assert not checkpoints(tmp_path) and not (tmp_path / "best.safetensors").exists()
     assert not ours.exists() and all(path.read_text() == "half" for path in others)
 
 

@@ -29,7 +29,10 @@ EXPECTED = """
     05 FeedForward Block GPT ResidualBlock sinusoidal_positions
 """
 # Functions that only share a name with a helper.
-NAMESAKES = {("03", "measure"): "measures scores at a head size; the ladder's measures rungs"}
+NAMESAKES = {
+    ("03", "measure"): "measures scores at a head size; the ladder's measures rungs",
+    ("03", "attend"): "an exercise for one head; the model's knows several kernels",
+}
 
 
 def helper_of(name):

@@ -14,9 +14,10 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
+from helpers.files import RUNS_DIR  # noqa: E402
 from helpers.presets import PRESETS  # noqa: E402
 from helpers.program.bench import HEADINGS, line_of  # noqa: E402
-from helpers.runs import RUNS_DIR, load_bench, load_records  # noqa: E402
+from helpers.program.records import load_bench, load_records  # noqa: E402
 
 NOTEBOOKS = {
     "01_data_and_tokenization": ("a tokenizer, a split, batches", "unigram"),

@@ -11,7 +11,7 @@ import matplotlib.pyplot as plt
 import torch
 from IPython.display import Image, display
 
-from helpers.checks import check_whole
+from helpers.checks import check_whole, out_of_memory_as
 from helpers.data import load_corpus
 from helpers.device import hardware, pick_device
 from helpers.generate import check_sampling, generate, next_token_probs, stream_text
@@ -30,7 +30,7 @@ from helpers.pictures.panel import (
 from helpers.pictures.shared import label_axis, running_mean
 from helpers.pictures.style import BLUE, GREEN, GREY, ORANGE, SKY, WIDTH, figure_title, to_png, visible
 from helpers.presets import PRESETS
-from helpers.program.build import build
+from helpers.program.build import build, too_large
 from helpers.train import Callbacks, History, TrainConfig, train
 
 
@@ -312,9 +312,7 @@ class TrainingProgram:
                 f"{state} at step {history.step}: training loss {history.losses[-1]:.3f} nats; "
                 f"validation loss {history.best_val:.3f} at step {history.best_step}."
             )
-        # A thread's errors reach nobody but through the panel. PyTorch's own, such as a full memory, are
-        # RuntimeErrors.
-        except (ValueError, RuntimeError, FloatingPointError, OSError, MemoryError) as error:
+        except Exception as error:  # a thread's errors reach nobody but through the panel
             self.panel.say(first_line(error))
             self.run = None
         finally:
@@ -347,7 +345,8 @@ class TrainingProgram:
             should_stop=self.asked_to_stop.is_set,
         )
         parts = run.model, run.train_ids, run.val_ids, run.config, self.device, run.history
-        return train(*parts, callbacks=callbacks, progress=False)
+        with out_of_memory_as(too_large(run.model, run.config)):
+            return train(*parts, callbacks=callbacks, progress=False)
 
     def show_progress(self, history):
         """Redraw the curve of the run."""

@@ -133,7 +133,8 @@ def remove_leftovers(folder):
 
 def checkpoints(folder):
     """The checkpoints of a run, the newest first."""
-    return sorted(Path(folder).glob("step-*.safetensors"), reverse=True)
+    paths = Path(folder).glob("step-*.safetensors")
+    return sorted((path for path in paths if re.fullmatch(r"step-\d{8,}", path.stem)), reverse=True)
 
 
 # ---------------------------------------------------------------- does the run there go on?
