@@ -18,7 +18,7 @@ help:
 	@echo "make refresh  execute all notebooks on the CPU and store their outputs"
 	@echo "make bench    measure the course beside plain baselines, results to data/runs/"
 	@echo "make colab REPO=owner/name   badges and the address for Colab; REPO= takes them away"
-	@echo "make ladder   measure the ladder of every text in the README again (data/runs/ladder-*.json)"
+	@echo "make ladder   measure the ladder of both corpora again (data/runs/ladder-*.json)"
 
 # A stamp that is older than requirements.txt installs again; a newer one installs nothing.
 .venv/installed: requirements.txt

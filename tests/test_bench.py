@@ -16,10 +16,17 @@ from torch.testing import assert_close
 import helpers.train
 from helpers.data import Corpus, get_batch
 from helpers.generate import generate
+from helpers.optimizers import orthogonalise
 from helpers.program import bench
 from helpers.program.bench import QUICK, ROWS, Bench, alternate, line_of, row_of
 from helpers.program.nanogpt import NANOGPT_FILES, nanogpt_copy, nanogpt_log, nanogpt_rate, nanogpt_seconds
-from helpers.program.plain import plain_generate, plain_train, stacked_batch, with_list_of_heads
+from helpers.program.plain import (
+    plain_generate,
+    plain_orthogonalise,
+    plain_train,
+    stacked_batch,
+    with_list_of_heads,
+)
 from helpers.train import TrainConfig, evaluate, train
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -79,6 +86,12 @@ def test_the_plain_loop_trains_as_the_trainer_of_the_course_does(tiny_gpt, plain
     assert abs(evaluate(ours, IDS, 8) - before) > 1e-3
     for got, expected in zip(theirs.parameters(), ours.parameters()):
         assert_close(got, expected, rtol=1e-3, atol=1e-5)
+
+
+@pytest.mark.parametrize("shape", [(3, 12, 5), (3, 5, 12), (2, 6, 6)])
+def test_the_written_polynomial_is_that_of_muon(shape):
+    matrices = torch.randn(shape, dtype=torch.float64)
+    assert_close(plain_orthogonalise(matrices), orthogonalise(matrices))
 
 
 def test_plain_generation_writes_what_cached_generation_writes(tiny_gpt):

@@ -1,10 +1,7 @@
-"""What teachers are told: copies of a notebook side by side, and the sections that may be left out."""
-
-import re
+"""What teachers are told: copies of a notebook side by side."""
 
 import nbformat
 import pytest
-from notebook_files import NOTEBOOKS, ROOT, cells_of
 
 from tools.classroom import rehearse
 
@@ -18,13 +15,3 @@ def test_copies_are_compared_with_what_is_stored(tmp_path, capfd, stored, status
     assert rehearse(tmp_path / "sum.ipynb", 2, tmp_path / "class") == status
     assert f"2 {'failed' if status else 'passed'}" in capfd.readouterr().out
     assert len(list((tmp_path / "class").glob("*/sum.ipynb"))) == 2
-
-
-def test_the_sections_for_home_exist():
-    page = (ROOT / "README.md").read_text(encoding="utf-8").split("## For teachers")[1].split("\n## ")[0]
-    rows = re.findall(r"^\| (\d\d) \| (.+) \|$", page, re.MULTILINE)
-    assert [number for number, _ in rows] == [path.stem[:2] for path in NOTEBOOKS]
-    for path, (_, sections) in zip(NOTEBOOKS, rows):
-        prose = "\n".join(cell["source"] for _, cell in cells_of(path, "markdown"))
-        headings = re.findall(r"^## \d+\. (.+)$", prose, re.MULTILINE)
-        assert set(sections.split(" · ")) <= set(headings), path.name

@@ -11,7 +11,7 @@ import sys
 import pytest
 from notebook_files import NOTEBOOKS, ROOT, cells_of
 
-from tools.readme import updated
+from tools.readme import PAGES, updated
 
 REQUIREMENTS = dict(
     re.fullmatch(r"([\w.-]+)==(\S+)", line).groups()
@@ -249,27 +249,33 @@ def test_continuous_integration_runs_what_the_readme_says():
     assert re.search(
         r"make test$", (ROOT / ".github/workflows/test.yml").read_text(encoding="utf-8"), re.MULTILINE
     )
-    for name in (".ci/run", "CONTRIBUTING.md", "README.md", "data/README.md"):
-        if (ROOT / name).exists():
-            commands = re.findall(
-                r"(?:^|`|\n)(?:\$ )?make ([a-z-]+)", (ROOT / name).read_text(encoding="utf-8")
-            )
-            assert set(commands) <= targets, f"{name}: {set(commands) - targets}"
-    if (ROOT / "README.md").exists():
-        assert "make test" in (ROOT / "README.md").read_text(encoding="utf-8")
+    pages = [ROOT / name for name in (".ci/run", "CONTRIBUTING.md", "README.md", "data/README.md")]
+    for path in [*pages, *(ROOT / "docs").glob("*.md")]:
+        commands = re.findall(r"(?:^|`|\n)(?:\$ )?make ([a-z-]+)", path.read_text(encoding="utf-8"))
+        assert set(commands) <= targets, f"{path.name}: {set(commands) - targets}"
+    assert "make test" in (ROOT / "README.md").read_text(encoding="utf-8")
 
 
-def test_the_tables_of_the_readme_are_what_was_measured():
+@pytest.mark.parametrize("path", PAGES, ids=lambda path: path.name)
+def test_the_numbers_of_a_page_are_what_was_measured(path):
+    page = path.read_text(encoding="utf-8")
+    assert updated(page) == page, "make readme"
+
+
+def test_the_readme_is_one_look():
     readme = (ROOT / "README.md").read_text(encoding="utf-8")
-    assert updated(readme) == readme, "make readme"
+    assert len(readme.splitlines()) <= 70
     assert all(f"(notebooks/{path.name})" in readme for path in NOTEBOOKS)
+    behind = {f"docs/{path.name}" for path in (ROOT / "docs").glob("*.md")}
+    assert behind <= set(re.findall(r"\]\(([\w/.]+)", readme)), "nothing is hidden behind it"
 
 
-@pytest.mark.parametrize("name", ["README.md", "CONTRIBUTING.md", "data/README.md"])
-def test_pages_link_to_what_is_there(name):
-    page = ROOT / name
-    if not page.exists():
-        pytest.skip(f"{name} is not written yet")
+@pytest.mark.parametrize(
+    "page",
+    [ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "data/README.md", *(ROOT / "docs").glob("*.md")],
+    ids=lambda path: path.name,
+)
+def test_pages_link_to_what_is_there(page):
     for target in re.findall(r"\]\(([^()\s#]+)[^()\s]*\)", page.read_text(encoding="utf-8")):
         if not re.match(r"https?://", target):
             assert (page.parent / target).exists(), target

@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 
 from helpers.tokenizer import BytePairTokenizer, CharTokenizer
 
-# Everything a Python string can hold: lone surrogates, emoji and control characters too.
-ANY_TEXT = st.text(st.characters(), max_size=60)
+# Everything a Python string can hold: halves of characters (lone surrogates), emoji and control characters.
+ANY_TEXT = st.text(st.characters() | st.sampled_from("ab \n\ud800\udfff😀"), max_size=60)
 
 
 # ---------------------------------------------------------------- characters
@@ -53,24 +53,6 @@ def test_the_empty_text_is_no_tokens(tokenizer):
     assert tokenizer.decode(ids) == tokenizer.decode([]) == ""
 
 
-@pytest.mark.parametrize("bad", [-1, 3, 99])
-def test_ids_out_of_range_are_named(bad):
-    with pytest.raises(ValueError, match=rf"id {bad} is outside the vocabulary of 3 \(0 to 2\)"):
-        CharTokenizer("abc").decode([0, bad, 1])
-
-
-@pytest.mark.parametrize("ids", [torch.zeros(2, 2, dtype=torch.int64), torch.zeros(2), [0.5]])
-def test_ids_must_be_a_row_of_integers(ids):
-    with pytest.raises(ValueError, match="one row of integers"):
-        CharTokenizer("abc").decode(ids)
-
-
-@pytest.mark.parametrize("chars", ["", "aa", ["ab", "c"]])
-def test_vocabularies_that_are_none(chars):
-    with pytest.raises(ValueError, match=r"at least one character|distinct single characters"):
-        CharTokenizer(chars)
-
-
 def test_the_vocabulary_of_the_plays_is_sorted(text, tokenizer):
     assert tokenizer.chars == sorted(set(text)) and tokenizer.chars[0] == "\n"
 
@@ -84,11 +66,15 @@ def pairs(text):
 
 
 def test_byte_pairs_round_trip_on_any_text(pairs):
-    @given(ANY_TEXT)
-    def check(text):
-        ids = pairs.encode(text)
-        assert ids.dtype == torch.int64 and pairs.decode(ids) == text
-        assert len(ids) <= len(text.encode("utf-8", "surrogatepass")), "never longer than the bytes"
+    @given(ANY_TEXT, st.integers(0, 12))
+    def check(text, merges):
+        own = BytePairTokenizer.train(text, 256 + merges)
+        again = BytePairTokenizer([list(pair) for pair in own.merges])  # as a checkpoint holds them
+        for tokenizer in (pairs, own, again):
+            ids = tokenizer.encode(text)
+            assert ids.dtype == torch.int64 and tokenizer.decode(ids) == text
+            assert len(ids) <= len(text.encode("utf-8", "surrogatepass")), "never longer than the bytes"
+        assert ids.tolist() == own.encode(text).tolist()
 
     check()
 
@@ -146,12 +132,8 @@ def test_vocabulary_size_is_as_asked_or_as_the_text_allows():
     assert BytePairTokenizer.train("abcd " * 9, 258).vocab_size == 258
     assert BytePairTokenizer.train("abcdefg", 500).vocab_size == 256, "no pair occurs twice"
     assert BytePairTokenizer.train("", 500).vocab_size == 256
-    with pytest.raises(ValueError, match="vocab_size=255 must be at least 256"):
-        BytePairTokenizer.train("abc", 255)
 
 
-def test_byte_pair_ids_out_of_range_and_broken_utf8(pairs):
-    with pytest.raises(ValueError, match="id 400 is outside the vocabulary of 400"):
-        pairs.decode([400])
-    assert pairs.decode([0xC3]) == "\N{REPLACEMENT CHARACTER}"
+def test_bytes_that_are_no_utf8_are_shown_as_replacement_characters(pairs):
+    assert pairs.decode([0x61, 0xC3, 0x62]) == "a\N{REPLACEMENT CHARACTER}b"
     assert pairs.decode([]) == ""

@@ -1,4 +1,4 @@
-"""Bring the README up to date with what was measured: its tables and its picture.
+"""Bring README.md and docs/measurements.md up to date with what was measured: tables, results and picture.
 
     python tools/readme.py
 
@@ -19,6 +19,7 @@ from helpers.presets import PRESETS  # noqa: E402
 from helpers.program.bench import HEADINGS, line_of  # noqa: E402
 from helpers.program.records import load_bench, load_records  # noqa: E402
 
+PAGES = ROOT / "README.md", ROOT / "docs" / "measurements.md"
 NOTEBOOKS = {
     "01_data_and_tokenization": ("a tokenizer, a split, batches", "unigram"),
     "02_bigram": ("the smallest language model, and the training loop", "bigram"),
@@ -81,19 +82,43 @@ def bench_table(record):
     return [HEADINGS, *(line_of(row) for row in record["rows"])]
 
 
-def updated(readme):
-    """The README's text with each marked table written anew."""
+def results(ladder):
+    """Three lines of what was measured; a line without a record is left out."""
+    lines = [
+        f"- **What each idea is worth**: from {ladder['uniform']:.2f} nats per character, which is knowing "
+        f"nothing, over {ladder['bigram']:.2f} with a table of pairs and {ladder['one head']:.2f} with one "
+        f"head of attention to {ladder['full']:.2f}, on the bundled plays."
+    ]
+    for run in load_records("plays"):
+        if run["preset"] == "course-cpu":
+            lines.append(
+                f"- **On two CPU cores**: a model of {run['parameters']:,} parameters trained in "
+                f"{run['train_seconds']:.0f} seconds, {run['bits_per_character']:.2f} bits per character."
+            )
+    ratios = {row["row"]: row["ratio"] for row in (load_bench() or {"rows": []})["rows"]}
+    if {"time-to-loss", "generation"} <= ratios.keys():
+        lines.append(
+            f"- **Beside a plain script** on the same cores: the script's final loss in "
+            f"{ratios['time-to-loss']:.0%} of its time, and {ratios['generation']:.0f} times as many "
+            "characters a second from the model that the published scripts share."
+        )
+    return lines
+
+
+def updated(page):
+    """The text of a page with each marked part written anew."""
     ladders = {p.stem[7:]: json.loads(p.read_text()) for p in sorted(RUNS_DIR.glob("ladder-*.json"))}
     tables = {
         "notebooks": notebook_table(ladders["plays"]),
+        "results": results(ladders["plays"]),
         "ladder": ladder_table(ladders),
         "runs": runs_table(ladders),
         "bench": bench_table(load_bench("cpu")),
     }
     for mark, rows in tables.items():
         block = f"<!-- {mark}: written by tools/readme.py -->\n" + "\n".join(rows) + "\n<!-- end -->"
-        readme = re.sub(rf"<!-- {mark}\b.*?<!-- end -->", lambda _, b=block: b, readme, flags=re.S)
-    return readme
+        page = re.sub(rf"<!-- {mark}\b.*?<!-- end -->", lambda _, b=block: b, page, flags=re.S)
+    return page
 
 
 def picture():
@@ -130,8 +155,8 @@ def picture():
 
 
 def main():
-    path = ROOT / "README.md"
-    path.write_text(updated(path.read_text(encoding="utf-8")), encoding="utf-8")
+    for path in PAGES:
+        path.write_text(updated(path.read_text(encoding="utf-8")), encoding="utf-8")
     if (ROOT / "build" / "my_gpt.safetensors").exists():
         picture()
 

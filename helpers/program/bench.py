@@ -22,6 +22,7 @@ import re
 import statistics
 import sys
 import time
+from collections import Counter
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -35,6 +36,7 @@ from helpers.device import bf16_is_fast, hardware, keep_freed_memory, pick_devic
 from helpers.files import DATA_DIR, RUNS_DIR, write_whole
 from helpers.generate import generate
 from helpers.model import GPT, GPTConfig
+from helpers.optimizers import make_optimizers, orthogonalise
 from helpers.presets import PRESETS
 from helpers.program.build import build
 from helpers.program.nanogpt import NANOGPT_VAL, nanogpt_copy, nanogpt_rate, nanogpt_recipe, output_of
@@ -42,6 +44,7 @@ from helpers.program.plain import (
     clock,
     plain_generate,
     plain_optimizer,
+    plain_orthogonalise,
     plain_train,
     stacked_batch,
     with_list_of_heads,
@@ -506,6 +509,24 @@ def gathered_batches(bench):
     yield alone(bench, f"{name}, drawing alone", "batches/s", *batches, n, note)
 
 
+def muon_products(bench):
+    """Steps/s of Muon's products, with additions inside the products against written one after another."""
+    model, _, _, _, config = bench.build("course-cpu")
+    _, optimizer = make_optimizers(model, config)
+    shapes = Counter(p.shape for group in optimizer.param_groups for p in group["params"])
+    dtype = getattr(torch, fast_precision(bench.device))
+    # As Muon stacks them; what is in them makes no difference to the time.
+    stacks = [torch.randn(n, *shape).to(bench.device, dtype) for shape, n in shapes.items()]
+
+    def steps(form):
+        return lambda: [form(stack) for stack in stacks]
+
+    note = f"Newton-Schulz on the matrices of preset course-cpu's blocks in {fast_precision(bench.device)}"
+    name = "baddbmm against @ and + in Muon, the products alone"
+    forms = steps(plain_orthogonalise), steps(orthogonalise)
+    yield alone(bench, name, "steps/s", *forms, bench.sizes["steps"], note)
+
+
 def time_to_the_same_loss(bench, what, **plain_changes):
     """Seconds of preset course-cpu to the loss that it ends on with plain_changes, one pair a seed."""
     budget = dict(max_steps=bench.sizes["muon_steps"])
@@ -539,7 +560,8 @@ ROWS = {
     function.__name__.replace("_", "-"): function
     for function in (
         training, time_to_loss, loss_in_time, generation, generation_in_batches, encoding, memory,
-        kept_memory, precision, fused_attention, fused_optimizer, gathered_batches, muon, schedule,
+        kept_memory, precision, fused_attention, fused_optimizer, gathered_batches,
+        muon_products, muon, schedule,
     )
 }  # fmt: skip
 

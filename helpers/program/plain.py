@@ -61,6 +61,19 @@ def plain_optimizer(model, config, fused=None):
     return torch.optim.AdamW(groups, config.learning_rate, (config.beta1, config.beta2), fused=fused)
 
 
+def plain_orthogonalise(matrices, coefficients=(3.4445, -4.775, 2.0315), steps=5, eps=1e-7):
+    """orthogonalise of helpers.optimizers with the polynomial as it is usually written, by @ and +."""
+    a, b, c = coefficients
+    tall = matrices.shape[1] > matrices.shape[2]
+    X = matrices.mT if tall else matrices
+    X = X / X.norm(dim=(1, 2), keepdim=True).clamp(min=eps)
+    for _ in range(steps):
+        A = X @ X.mT
+        B = b * A + c * A @ A
+        X = a * X + B @ X
+    return X.mT if tall else X
+
+
 def plain_train(model, ids, config, device, steps, draw=stacked_batch, fused=None, precision="float32"):
     """Train for `steps` steps of TrainConfig's schedule in the usual loop; returns the seconds.
 
