@@ -1,8 +1,9 @@
 """The course in a real browser: JupyterLab as `make lab` starts it, driven through Chromium by playwright.
 
-Every notebook runs to its end; every panel is used on untrained models, in a short form of its notebook; and
-in `make test-long` every exercise is solved by copying its solution. `pytest tests/test_browser.py -s` prints
-how fast the panels answer. COURSE_BROWSER=required fails where no Chromium is found, instead of skipping.
+In `make test` a short form of every notebook opens, and its first slider moves its picture. In
+`make test-long` every notebook runs to its end, every panel is used, and every exercise is solved by copying
+its solution: `pytest -m faults tests/test_browser.py -s` prints how fast the panels answer.
+COURSE_BROWSER=required fails where no Chromium is found, instead of skipping.
 """
 
 import ast
@@ -298,6 +299,27 @@ every_notebook = pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: pat
 
 
 @every_notebook
+def test_a_notebook_opens_and_its_first_slider_moves_its_picture(lab, open_notebook, path):
+    """On the short form: nbval has run the cells of the whole one already."""
+    target, n_panels = write_short(lab, path)
+    page = open_notebook(target.name)
+    run_all_and_save(page, target)
+    page.wait_for_function(f"document.querySelectorAll('{PANEL}').length == {n_panels}")
+    panel = page.locator(PANEL).first
+    panel.locator("img.widget-image").evaluate(WATCH)
+    move_by_keyboard(page, panel)
+
+
+def move_by_keyboard(page, panel):
+    """Put the focus on the first slider and press an arrow: the picture changes."""
+    handle = panel.locator(".noUi-handle").first
+    at_end = handle.get_attribute("aria-valuenow") == handle.get_attribute("aria-valuemax")
+    assert change(page, panel, lambda: handle.press("ArrowLeft" if at_end else "ArrowRight"))
+    assert panel.get_by_text("Not possible").count() == 0
+
+
+@pytest.mark.faults
+@every_notebook
 def test_every_control_of_every_panel_changes_the_picture(lab, open_notebook, path):
     target, n_panels = write_short(lab, path)
     page = open_notebook(target.name)
@@ -311,10 +333,7 @@ def test_every_control_of_every_panel_changes_the_picture(lab, open_notebook, pa
         for label, took in use(page, panel).items():
             print(f"notebook {path.stem[:2]}, panel {i}, {label}: {f'{took:.0f} ms' if took else 'refused'}")
         assert panel.get_by_text("Not possible").count() == 0
-        # By keyboard alone: the first slider takes the focus and an arrow moves it.
-        handle = panel.locator(".noUi-handle").first
-        at_end = handle.get_attribute("aria-valuenow") == handle.get_attribute("aria-valuemax")
-        assert change(page, panel, lambda: handle.press("ArrowLeft" if at_end else "ArrowRight"))  # noqa: B023
+        move_by_keyboard(page, panel)
         if panel.locator("pre").count():
             watch_the_text_grow(page, panel)
     for width in (700, 1400):
@@ -402,6 +421,7 @@ def test_every_exercise_is_solved_by_hand(lab, open_notebook, path):
         stub.get_by_text("Solved: ").wait_for()
 
 
+@pytest.mark.faults
 @every_notebook
 def test_a_notebook_runs_to_its_end_and_shows_pictures_when_it_is_opened_again(lab, open_notebook, path):
     target = lab.folder / "notebooks" / path.name

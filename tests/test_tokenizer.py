@@ -5,18 +5,19 @@ from itertools import pairwise
 
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from helpers.tokenizer import BytePairTokenizer, CharTokenizer
 
-# Everything a Python string can hold: halves of characters (lone surrogates), emoji and control characters.
-ANY_TEXT = st.text(st.characters() | st.sampled_from("ab \n\ud800\udfff😀"), max_size=60)
+ANY_TEXT = st.text(st.characters() | st.sampled_from("ab \n"), max_size=60)
+HALVES = "a\ud800 😀\udfff b\ud800"  # halves of characters (lone surrogates), which a string can hold too
 
 
 # ---------------------------------------------------------------- characters
 
 
+@example(HALVES)
 @given(ANY_TEXT.filter(bool))
 def test_characters_round_trip_and_equal_the_dictionary_form(text):
     tokenizer = CharTokenizer.from_text(text)
@@ -66,6 +67,7 @@ def pairs(text):
 
 
 def test_byte_pairs_round_trip_on_any_text(pairs):
+    @example(HALVES * 3, 12)
     @given(ANY_TEXT, st.integers(0, 12))
     def check(text, merges):
         own = BytePairTokenizer.train(text, 256 + merges)
