@@ -6,7 +6,7 @@ PY = .venv/bin/python
 # Two workers with one thread each: more threads than cores make each other wait.
 THREADS ?= 1
 NOTEBOOKS = $(shell ls -r notebooks/*.ipynb)
-.PHONY: help lab test test-faults test-long test-corpus run refresh bench ladder readme lint zip colab clean
+.PHONY: help lab test test-faults test-long test-corpus mutants run refresh bench ladder readme lint zip colab clean
 
 help:
 	@echo "make lab      open the course in JupyterLab"
@@ -14,6 +14,7 @@ help:
 	@echo "make test-faults     kill training runs, flip bits, fill disks"
 	@echo "make test-long       every notebook in a simulated Colab, every exercise in a browser, a classroom"
 	@echo "make test-corpus CORPUS=...  run every notebook on another text, without comparing outputs"
+	@echo "make mutants  put known faults into a copy, one after another: does a test notice each?"
 	@echo "make run      execute all notebooks on the best device here, results to build/"
 	@echo "make refresh  execute all notebooks on the CPU and store their outputs"
 	@echo "make bench    measure the course beside plain baselines, results to data/runs/"
@@ -52,6 +53,10 @@ CORPUS ?= tinyshakespeare
 test-corpus: .venv/installed
 	OMP_NUM_THREADS=$(THREADS) COURSE_DEVICE=cpu COURSE_CORPUS="$(CORPUS)" $(PY) -m pytest -q -n 2 --dist loadscope --no-loadscope-reorder \
 	  --nbval-lax --nbval-current-env $(NOTEBOOKS) $(TEST_ARGS)
+
+# MUTANTS_ARGS="--only muon" judges some of them.
+mutants: .venv/installed
+	$(PY) tests/mutants.py $(MUTANTS_ARGS)
 
 run: .venv/installed
 	$(PY) tools/notebooks.py run $(NB)

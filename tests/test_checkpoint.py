@@ -5,9 +5,10 @@ import json
 import pytest
 import torch
 from conftest import randomise
+from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
-from helpers.checkpoint import load_checkpoint, save_checkpoint
+from helpers.checkpoint import load_checkpoint, read_file, save_checkpoint, write_file
 from helpers.model import GPT, GPTConfig
 from helpers.tokenizer import BytePairTokenizer, CharTokenizer
 
@@ -101,3 +102,18 @@ def test_files_of_another_kind_are_refused(tmp_path, tokenizer):
     save_file(weights, path, metadata={key: json.dumps(value) for key, value in header.items()})
     with pytest.raises(ValueError, match="not a whole checkpoint"):
         load_checkpoint(path)
+
+
+@pytest.mark.parametrize(
+    "change", [lambda t: t.view(3, 2), lambda t: t.view(torch.int32)], ids=["shape", "type"]
+)
+def test_the_same_bytes_in_another_shape_or_type_are_damage(tmp_path, change):
+    path, tensor = tmp_path / "m", torch.arange(6.0).view(2, 3)
+    write_file(path, {"a": tensor}, {"x": 1})
+    with safe_open(path, framework="pt") as file:
+        header = file.metadata()
+    save_file({"a": tensor}, path, metadata=header)
+    assert torch.equal(read_file(path)[0]["a"], tensor)
+    save_file({"a": change(tensor)}, path, metadata=header)
+    with pytest.raises(ValueError, match="do not match its SHA-256"):
+        read_file(path)

@@ -352,12 +352,8 @@ def run_on_colab(path, folder, colab):
     return notebook, notebook.cells.pop().outputs[0].text.split()
 
 
-# All six take minutes; they run with the fault tests.
-@pytest.mark.parametrize(
-    "path",
-    [NOTEBOOKS[0]] + [pytest.param(path, marks=pytest.mark.faults) for path in NOTEBOOKS[1:]],
-    ids=lambda path: path.stem,
-)
+@pytest.mark.faults  # minutes; nbval has run the cells once already
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
 def test_a_notebook_alone_on_colab_gives_what_is_stored(path, folder, colab, course_zip):
     shutil.copy(course_zip, folder)
     notebook, (imported, in_colab) = run_on_colab(path, folder, colab)

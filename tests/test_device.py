@@ -9,7 +9,7 @@ import pytest
 import torch
 
 import helpers.train
-from helpers.device import bf16_is_fast, pick_device
+from helpers.device import best_precision, bf16_is_fast, pick_device
 from helpers.train import TrainConfig, train
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -80,3 +80,40 @@ def test_training_on_a_cpu_keeps_freed_memory(monkeypatch, tiny_gpt):
     ids = torch.arange(60) % 11
     train(tiny_gpt(), ids, ids, TrainConfig(batch_size=2, max_steps=1), CPU, progress=False)
     assert asked == [True]
+
+
+# ---------------------------------------------------------------- what a GPU would be asked
+
+
+@pytest.mark.parametrize(
+    "capability, precision",
+    [((7, 5), "float16"), ((8, 0), "bfloat16"), ((8, 9), "bfloat16"), ((9, 0), "bfloat16")],
+)
+def test_a_gpu_takes_bfloat16_from_ampere_on_and_float16_before(monkeypatch, capability, precision):
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: capability)
+    assert best_precision(torch.device("cuda")) == precision
+
+
+@pytest.mark.parametrize("fast, precision", [(True, "bfloat16"), (False, "float32")])
+def test_a_processor_never_takes_float16(monkeypatch, fast, precision):
+    monkeypatch.setattr(helpers.device, "bf16_is_fast", lambda device: fast)
+    assert best_precision(CPU) == precision
+
+
+def test_each_process_of_torchrun_takes_a_gpu_of_its_own(monkeypatch):
+    tried = []
+    monkeypatch.delenv("LOCAL_RANK", raising=False)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch, "empty", lambda size, device: tried.append(str(device)))
+    pick_device()
+    for local_rank in "01":
+        monkeypatch.setenv("LOCAL_RANK", local_rank)
+        assert pick_device() == torch.device(f"cuda:{local_rank}")
+    assert tried == ["cuda:0", "cuda:0", "cuda:1"]
+
+
+def test_the_mean_over_processes_is_a_mean(monkeypatch):
+    monkeypatch.setattr(helpers.device, "world_size", lambda: 2)
+    monkeypatch.setattr(torch.distributed, "all_reduce", lambda values: values.add_(4))  # the other has 4
+    mine = torch.tensor([2.0])
+    assert helpers.device.all_reduce_mean(mine).item() == 3 and mine.item() == 2

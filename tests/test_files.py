@@ -244,3 +244,19 @@ def test_silence_ends_each_attempt_and_the_total_time_all(server):
     server.answers, server.asked = [lambda handler: handler.send_error(503)], 0
     assert seconds_until_refused(server, attempts=100, total=0.5, pause=0.1) < 3
     assert server.asked < 10
+
+
+def test_a_download_has_limits_without_being_told(monkeypatch):
+    waited, clock = [], [0.0]
+
+    def silent(url, timeout=None):
+        waited.append(timeout)
+        clock[0] += 50
+        raise TimeoutError("silence")
+
+    monkeypatch.setattr("urllib.request.urlopen", silent)
+    monkeypatch.setattr(files.time, "monotonic", lambda: clock[0])
+    monkeypatch.setattr(files.time, "sleep", lambda seconds: None)
+    with pytest.raises(OSError, match="silence"):
+        download("http://127.0.0.1/text", 10, attempts=9)
+    assert waited == [20.0] * 3, "20 seconds of silence, 120 in all"

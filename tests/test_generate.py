@@ -1,27 +1,28 @@
 """Sampling: helpers/generate.py."""
 
 import copy
+import math
 
 import pytest
 import torch
 from conftest import randomise
-from hypothesis import given
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from torch import nn
+from torch.nn import functional as F
 from torch.testing import assert_close
 
 from helpers import generate as module
 from helpers.generate import (
     KVCache,
-    check_sampling,
     draw_token,
     generate,
     next_token_probs,
     overlap,
-    plain_products,
     stream,
     stream_text,
     window_start,
+    without_onednn,
 )
 from helpers.model import BigramLanguageModel, Head, LanguageModel
 from helpers.tokenizer import BytePairTokenizer, CharTokenizer
@@ -43,12 +44,32 @@ def test_temperature_is_a_power_of_the_probabilities(temperature):
     assert_close(next_token_probs(LOGITS, temperature), powers / powers.sum())
 
 
-@pytest.mark.parametrize("top_k, kept", [(1, [1]), (2, [1, 3]), (3, [0, 1, 3]), (4, [0, 1, 2, 3])])
-def test_top_k_keeps_the_k_likeliest(top_k, kept):
-    probs = torch.tensor([0.15, 0.5, 0.1, 0.25])
-    expected = torch.zeros(4)
-    expected[kept] = probs[kept] / probs[kept].sum()
-    assert_close(next_token_probs(probs.log(), top_k=top_k), expected)
+@pytest.mark.parametrize(
+    "top_k, kept", [(1, [1]), (2, [1, 2]), (3, [1, 2, 4]), (4, [0, 1, 2, 4]), (5, [0, 1, 2, 3, 4])]
+)
+def test_top_k_keeps_exactly_k_and_of_equal_ones_those_with_the_lower_ids(top_k, kept):
+    logits = torch.tensor([1.0, 3.0, 3.0, 1.0, 3.0, 1.0])
+    expected = torch.zeros(6)
+    expected[kept] = logits[kept].softmax(0)
+    assert_close(next_token_probs(logits, top_k=top_k), expected)
+
+
+# In 16 bits many of these are equal; those in 64 bits are all equal in 32, where probabilities are computed;
+# and of those in 32 bits nothing is left after a division by 1e30.
+CLOSE = {
+    torch.float64: lambda r: 1 + 1e-9 * r,
+    torch.float32: lambda r: 1e-20 * r,
+    torch.bfloat16: lambda r: r,
+    torch.float16: lambda r: r,
+}
+
+
+@pytest.mark.parametrize("dtype", CLOSE)
+@pytest.mark.parametrize("temperature", [1e-6, 1.0, 1e30])
+def test_top_k_of_one_is_argmax(dtype, temperature):
+    logits = CLOSE[dtype](torch.rand(50, 3000, dtype=torch.float64)).to(dtype)
+    probs = next_token_probs(logits, temperature, top_k=1)
+    assert torch.equal(probs, F.one_hot(logits.argmax(-1), 3000).float())
 
 
 @pytest.mark.parametrize(
@@ -77,34 +98,37 @@ def test_top_p_that_is_reached_exactly_needs_nothing_more(n):
     assert sorted(probs.tolist()) == [0.0] * (4 - n) + [pytest.approx(1 / n)] * n
 
 
-@given(st.lists(st.floats(-12, 12), min_size=1, max_size=20), st.floats(0.01, 0.99))
-def test_top_p_equals_the_definition(values, top_p):
-    logits = torch.tensor(values, dtype=torch.float64).float()
-    probs = logits.softmax(-1)
-    order = probs.argsort(descending=True, stable=True)
-    total, n = 0.0, 0
-    while total < top_p - 1e-6 and n < len(values):
-        total += probs[order[n]].item()
-        n += 1
-    if abs(total - top_p) < 1e-5:
-        return  # a matter of rounding
-    got = next_token_probs(logits, top_p=top_p)
-    assert (got > 0).sum() == n or probs.sort().values.diff().min() < 1e-7
-    assert_close(got.sum(), torch.tensor(1.0))
+def probs_by_definition(logits, temperature, top_k, top_p):
+    """next_token_probs for a list of numbers, in plain Python; None if it is a matter of rounding."""
+    powers = [math.exp((z - max(logits)) / temperature) for z in logits]
+    order = sorted(range(len(logits)), key=lambda i: (-logits[i], i))[:top_k]
+    total, reached, kept = sum(powers[i] for i in order), 0.0, []
+    for i in order:
+        if abs(reached - top_p) < 1e-5:
+            return None
+        if reached < top_p:
+            kept.append(i)
+        reached += powers[i] / total
+    total = sum(powers[i] for i in kept)
+    return torch.tensor([powers[i] / total if i in kept else 0.0 for i in range(len(logits))])
+
+
+@settings(max_examples=100)
+@given(
+    logits=st.lists(st.integers(-20, 20).map(lambda n: n / 10), min_size=1, max_size=12),
+    temperature=st.floats(0.05, 20),
+    top_k=st.none() | st.integers(1, 15),
+    top_p=st.none() | st.floats(0.01, 0.99),
+)
+def test_probabilities_are_those_of_the_definition(logits, temperature, top_k, top_p):
+    expected = probs_by_definition(logits, temperature, top_k, math.inf if top_p is None else top_p)
+    assume(expected is not None)
+    assert_close(next_token_probs(torch.tensor(logits), temperature, top_k, top_p), expected)
 
 
 def test_top_p_of_one_keeps_everything():
     logits = torch.tensor([20.0, 0.0, -5.0])
     assert (next_token_probs(logits, top_p=1.0) > 0).all()
-
-
-def test_temperature_comes_before_top_k_and_top_k_before_top_p():
-    # Flattened by temperature, 0.6 takes two tokens; of the unchanged probabilities also two, but
-    # after top_k=2 the likeliest alone has 2/3.
-    assert (next_token_probs(LOGITS, top_k=2, top_p=0.6) > 0).tolist() == [False, True, False, False]
-    flat = next_token_probs(LOGITS, temperature=50.0, top_p=0.7)
-    assert (flat > 0).sum() == 3
-    assert_close(next_token_probs(LOGITS, 2.0, top_k=2), (PROBS.sqrt() * (PROBS > 0.2)) / (0.5 + 0.5**0.5))
 
 
 def test_rows_and_leading_dimensions_are_separate():
@@ -119,29 +143,19 @@ def test_half_precision_logits_are_sampled_in_full_precision():
     assert next_token_probs(LOGITS.bfloat16(), top_p=0.9).dtype == torch.float32
 
 
-@pytest.mark.parametrize(
-    "settings, sentence",
-    [
-        (dict(temperature=0), r"temperature=0 must be above 0.*top_k=1"),
-        (dict(temperature=-1.0), r"temperature=-1\.0 must be above 0"),
-        (dict(temperature=float("nan")), "temperature=nan"),
-        (dict(temperature=float("inf")), "temperature=inf"),
-        (dict(top_k=0), r"top_k=0 must lie between 1 and the vocabulary size, 4"),
-        (dict(top_k=5), r"top_k=5 must lie between 1"),
-        (dict(top_p=0), r"top_p=0 must be above 0 and at most 1"),
-        (dict(top_p=1.01), r"top_p=1\.01"),
-        (dict(top_p=float("nan")), "top_p=nan"),
-        (dict(temperature="hot"), "temperature='hot' must be above 0"),
-        (dict(top_k=2.5), r"top_k=2\.5 must lie between 1 and .* give a whole number"),
-        (dict(top_p="all"), "top_p='all' must be above 0"),
-    ],
-)
-def test_impossible_settings_name_argument_and_remedy(settings, sentence):
-    with pytest.raises(ValueError, match=sentence):
-        next_token_probs(LOGITS, **settings)
-    with pytest.raises(ValueError, match=sentence):
-        generate(BigramLanguageModel(4), torch.zeros(1, 1, dtype=torch.int64), 3, **settings)
-    check_sampling(4, 1.0, None, None)
+def test_the_smallest_temperatures_that_are_allowed_work(tiny_gpt):
+    model, start = randomise(tiny_gpt()), torch.randint(11, (2, 3))
+    for temperature in (1e-6, 1e-20):
+        assert torch.equal(generate(model, start, 5, temperature), generate(model, start, 5, top_k=1))
+    assert_close(next_token_probs(1e10 * LOGITS, 1e-20), F.one_hot(torch.tensor(1), 4).float())
+
+
+def test_settings_are_checked_once_not_at_every_token(tiny_gpt, monkeypatch):
+    checked = []
+    for name in ("check_prompt", "check_sampling"):
+        monkeypatch.setattr(module, name, lambda *args, name=name: checked.append(name))
+    generate(tiny_gpt(), torch.zeros(1, 1, dtype=torch.int64), 20)
+    assert checked == ["check_prompt", "check_sampling"]
 
 
 def test_the_race_draws_what_multinomial_draws():
@@ -248,6 +262,14 @@ def test_the_cache_saves_work(tiny_gpt):
     assert widths == [3, 4, 5, 6, 7], "the plain loop of the lessons"
 
 
+def test_past_the_block_most_tokens_cost_one_position(tiny_gpt):
+    """The view moves on by half a block; by one token, it would be read anew for every token."""
+    model, widths = tiny_gpt(), []
+    model.register_forward_pre_hook(lambda m, inputs: widths.append(inputs[0].shape[1]))
+    generate(model, torch.zeros(1, 6, dtype=torch.int64), 12)
+    assert widths == [6, 1, 1, 5, 1, 1, 1, 5, 1, 1, 1, 5], "block_size is 8"
+
+
 @given(length=st.integers(1, 400), block_size=st.integers(1, 40))
 def test_the_view_never_leaves_the_block_and_never_moves_back(length, block_size):
     start = window_start(length, block_size)
@@ -309,39 +331,6 @@ def test_lesson_models_are_sampled_too():
 def test_no_tokens_asked_for_none_written(tiny_gpt):
     start = torch.randint(11, (2, 3))
     assert torch.equal(generate(tiny_gpt(), start, 0), start)
-    with pytest.raises(ValueError, match="max_new_tokens=-1 must be at least 0"):
-        generate(tiny_gpt(), start, -1)
-    for wrong in (2.5, "many", None, True):
-        with pytest.raises(ValueError, match=f"max_new_tokens={wrong!r} must be at least 0, and a whole"):
-            generate(tiny_gpt(), start, wrong)
-
-
-@pytest.mark.parametrize("shape", [(1, 0), (5,), (0,), (1, 2, 3)])
-def test_empty_prompts_are_a_sentence(tiny_gpt, shape):
-    with pytest.raises(ValueError, match=r"must be \(B, T\) with T of at least 1: encode a prompt"):
-        generate(tiny_gpt(), torch.zeros(shape, dtype=torch.int64), 3)
-
-
-@pytest.mark.parametrize(
-    "idx, sentence",
-    [
-        (torch.tensor([[1, 11]]), "ids from 1 to 11, but the model knows 0 to 10: encode"),
-        (torch.tensor([[-1, 3]]), "ids from -1 to 3"),
-        (torch.tensor([[0.5]]), "dtype torch.float32 must hold integers"),
-    ],
-)
-def test_ids_of_another_vocabulary_are_a_sentence(tiny_gpt, idx, sentence):
-    with pytest.raises(ValueError, match=sentence):
-        generate(tiny_gpt(), idx, 3)
-
-
-@pytest.mark.parametrize("bad", [float("nan"), float("inf")])
-def test_a_damaged_model_is_a_sentence(tiny_gpt, bad):
-    model = tiny_gpt()
-    with torch.no_grad():
-        model.lm_head.bias[3] = bad
-    with pytest.raises(ValueError, match=r"logits are not finite: .* load a good checkpoint"):
-        generate(model, torch.zeros(1, 1, dtype=torch.int64), 3)
 
 
 @pytest.mark.parametrize("training", [True, False])
@@ -418,13 +407,13 @@ def test_onednn_rests_for_single_bfloat16_rows_only(tiny_gpt, monkeypatch):
     half, single = tiny_gpt().bfloat16(), tiny_gpt()
     assert states(half, one, 4) == [True, False, False, False], "a prompt has many rows"
     assert states(half, two, 3) == states(single, one, 3) == [True] * 3
-    with pytest.raises(RuntimeError), plain_products():
+    with pytest.raises(RuntimeError), without_onednn():
         assert not torch.backends.mkldnn.enabled
         raise RuntimeError
     assert torch.backends.mkldnn.enabled
     monkeypatch.setattr(torch.backends.mkldnn, "enabled", False)
     for switch in (False, True):
-        with plain_products(switch):
+        with without_onednn(switch):
             assert not torch.backends.mkldnn.enabled, "who had it off keeps it off"
         assert not torch.backends.mkldnn.enabled
 
@@ -462,7 +451,8 @@ def test_text_is_streamed_character_by_character(tiny_gpt):
     whole = generate(model, idx, 40, 0.7, 5, 0.9, torch.Generator().manual_seed(2))
     for use_cache in (True, False):
         seed = torch.Generator().manual_seed(2)
-        streamed = stream_text(model, letters, "bad", 40, 0.7, 5, 0.9, seed, use_cache)
+        dials = dict(temperature=0.7, top_k=5, top_p=0.9, generator=seed, use_cache=use_cache)
+        streamed = stream_text(model, letters, "bad", 40, **dials)
         assert "".join(streamed) == letters.decode(whole[0, 3:])
 
 
@@ -525,22 +515,9 @@ def test_bytes_that_are_no_text_show_as_decode_shows_them():
     assert "".join(pieces(ids, tokenizer=BYTES)) == BYTES.decode(ids) == "a\ufffdb\ufffdc"
 
 
-@pytest.mark.parametrize(
-    "changes, sentence",
-    [
-        (dict(prompt=""), "prompt='' must be a text of at least one character"),
-        (dict(prompt=None), "prompt=None must be"),
-        (dict(prompt="abz"), "The character 'z' at position 2 is not among the 11 of the vocabulary"),
-        (dict(max_new_tokens=-1), "max_new_tokens=-1 must be at least 0"),
-        (dict(max_new_tokens=1.5), r"max_new_tokens=1\.5 must be at least 0, and a whole number"),
-        (dict(stop=""), "stop='' must be a text of at least one character, or None"),
-        (dict(stop=7), "stop=7 must be a text"),
-        (dict(temperature=0), "temperature=0 must be above 0"),
-        (dict(top_k=12), "top_k=12 must lie between 1 and the vocabulary size, 11"),
-        (dict(tokenizer=CharTokenizer("abcdefghijkl"), prompt="l"), "ids from 11 to 11, but the model knows"),
-    ],
-)
-def test_bad_settings_for_text_are_a_sentence(tiny_gpt, changes, sentence):
-    settings = dict(tokenizer=CharTokenizer("abcdefghijk"), prompt="a", max_new_tokens=5) | changes
-    with pytest.raises(ValueError, match=sentence):
-        list(stream_text(tiny_gpt(), **settings))
+@pytest.mark.parametrize("tokenizer, text", [(LETTERS, "ab\n "), (BYTES, "the thé 日本")])
+def test_ids_beyond_those_of_the_tokenizer_are_skipped(tokenizer, text):
+    ids, beyond = tokenizer.encode(text).tolist(), tokenizer.vocab_size
+    written = [beyond, *(i for id in ids for i in (id, beyond + 1)), beyond]
+    parrot = Parrot(written, beyond + 2)
+    assert "".join(stream_text(parrot, tokenizer, "a", len(written))) == text

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from helpers.data import WindowDataset, get_batch, load_corpus, train_val_split
-from helpers.program import large_text
+from helpers.program import build, large_text
 from helpers.program.large_text import tokens_of_file
 from helpers.tokenizer import CharTokenizer
 
@@ -309,3 +309,13 @@ def test_int64_ids_are_not_copied():
     ids = torch.arange(100)
     x, _ = WindowDataset(ids, 8)[5]
     assert x.data_ptr() == ids[5:].data_ptr()
+
+
+def test_of_a_large_text_only_so_much_is_kept_to_be_swept(book, monkeypatch):
+    sizes, small = [], dict(n_layer=1, n_embd=16, block_size=8)
+    for largest in (10**6, 50):
+        monkeypatch.setattr(build, "LARGEST_SWEEP", largest)
+        _, _, train_ids, val_ids, _ = build.build_from_file("nanogpt-cpu", book, small)
+        sizes.append((len(train_ids) + len(val_ids), len(val_ids)))
+    (whole, tenth), (again, few) = sizes
+    assert whole == again and tenth == pytest.approx(whole / 10, abs=1) and few == pytest.approx(50, abs=1)

@@ -103,3 +103,14 @@ def test_muon_refuses_what_it_does_not_do():
             Muon(matrix, 0.1, **option)
     with pytest.raises(TypeError):
         Muon(matrix, 0.1).step(lambda: None)
+
+
+def test_muons_settings_are_pytorchs_unless_said_otherwise():
+    matrix = [torch.nn.Parameter(torch.zeros(2, 2))]
+    ours, theirs = Muon(matrix, lr=0.02).defaults, torch.optim.Muon(matrix, lr=0.02).defaults
+    assert ours == {name: theirs[name] for name in ours} and ours["momentum"] == 0.95
+
+
+def test_adamw_takes_its_step_in_one_kernel(tiny_gpt):
+    (adamw,) = make_optimizers(tiny_gpt(), short())
+    assert adamw.defaults["fused"] is True

@@ -544,3 +544,18 @@ def test_the_live_curve_is_shown_once_and_then_updated(monkeypatch):
 
 def test_panels_can_be_built_without_a_kernel(made):
     assert isinstance(made, Panel) and made.layout is not None
+
+
+@pytest.mark.parametrize("preset", ["course-cpu", "nanogpt-cpu"])
+def test_muons_rate_moves_along_with_adamws(trainer, preset, text, monkeypatch):
+    programs, program = [], notebook_06.TrainingProgram
+    monkeypatch.setattr(
+        notebook_06, "TrainingProgram", lambda *args: programs.append(program(*args)) or programs[0]
+    )
+    controls = controls_of(notebook_06.panel_of_training(torch.device("cpu")))
+    controls["preset"].value, controls["block_size (tokens)"].value = preset, 8
+    recipe = TrainConfig(**notebook_06.PRESETS[preset].train)
+    controls["learning_rate"].value = recipe.learning_rate / 2
+    config = programs[0].new_run().config
+    assert config.learning_rate == pytest.approx(recipe.learning_rate / 2, rel=0.01)
+    assert config.muon_learning_rate == pytest.approx(recipe.muon_learning_rate / 2, rel=0.01)

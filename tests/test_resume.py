@@ -233,6 +233,17 @@ def test_a_run_goes_on_in_another_precision_and_says_so(tmp_path, capsys, before
     assert "goes on in" not in capsys.readouterr().out, "once"
 
 
+def test_the_scale_of_float16_goes_on_where_it_was(tmp_path):
+    def lower(history):
+        if history.step == 6:
+            history.scaler.update(64.0)  # as after losses that were too large
+
+    config = short(precision="float16")
+    _, history = train_in(tmp_path, config, on_step=lower)
+    _, again = train_in(tmp_path, config)
+    assert again.scaler.state_dict() == history.scaler.state_dict() and again.scaler.get_scale() == 64
+
+
 def test_files_of_others_in_the_folder_are_left_alone(tmp_path):
     ours = tmp_path / "step-00000003.safetensors.0123456789abcdef.partial"  # of a killed run
     names = "film.mp4.partial", "step-00000003.safetensors.77.partial", "step-by-step.safetensors"

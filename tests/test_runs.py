@@ -56,6 +56,14 @@ def test_records_are_found_by_corpus_in_the_order_of_the_presets(monkeypatch, tm
     assert records.load_records("elsewhere") == []
 
 
+@pytest.mark.parametrize("corpus", ["plays", "tinyshakespeare"])
+def test_recorded_runs_are_of_the_presets_as_they_are(corpus):
+    for record in records.load_records(corpus):
+        preset, size = PRESETS[record["preset"]], {"vocab_size": record["model"]["vocab_size"]}
+        assert record["train"] == dataclasses.asdict(TrainConfig(**preset.train)), record["preset"]
+        assert record["model"] == dataclasses.asdict(GPTConfig(**size | preset.model)), record["preset"]
+
+
 def test_presets_build_the_same_model_every_time(text):
     corpus, small = Corpus("own", text, "", ""), dict(n_layer=1, n_embd=16)
     one, other = (build("nanogpt-cpu", corpus, small)[0] for _ in range(2))

@@ -1,11 +1,13 @@
 """The loop of the lessons, the sweep over a text, and the full training program: helpers/train.py."""
 
+import contextlib
 import copy
 import math
 import os
 import re
 import signal
 import threading
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -18,7 +20,19 @@ from helpers.data import get_batch
 from helpers.generate import generate
 from helpers.model import GPT, BigramLanguageModel
 from helpers.optimizers import learning_rate_factor, make_optimizers
-from helpers.train import TrainConfig, compiled_if_possible, evaluate, fit, train
+from helpers.train import (
+    History,
+    TrainConfig,
+    batch_in_parts,
+    begin,
+    compiled_if_possible,
+    evaluate,
+    fit,
+    one_step,
+    show_progress,
+    steps_to_the_next_reading,
+    train,
+)
 
 # ---------------------------------------------------------------- fit
 
@@ -358,7 +372,8 @@ def test_float16_trains_like_float32_and_scales_its_losses(tiny_gpt):
     assert results["float16"].scaler.get_scale() > 1 and results["float32"].scaler.get_scale() == 1
 
 
-def test_gradients_are_clipped_at_their_true_length_in_float16(tiny_gpt, monkeypatch):
+@pytest.mark.parametrize("optimizer", ["adamw", "muon"])
+def test_gradients_are_clipped_at_their_true_length_in_float16(tiny_gpt, monkeypatch, optimizer):
     norms = []
     clip = nn.utils.clip_grad_norm_
 
@@ -368,7 +383,7 @@ def test_gradients_are_clipped_at_their_true_length_in_float16(tiny_gpt, monkeyp
     monkeypatch.setattr(nn.utils, "clip_grad_norm_", note)
     for precision in ("float32", "float16"):
         torch.manual_seed(0)
-        run(tiny_gpt(), short(precision=precision, max_steps=3))
+        run(tiny_gpt(), short(precision=precision, max_steps=3, optimizer=optimizer))
     assert norms[3:] == pytest.approx(norms[:3], rel=0.05)
 
 
@@ -414,3 +429,98 @@ def test_the_bar_says_loss_speed_and_time_left(tiny_gpt, capsys):
     bar = capsys.readouterr().err
     assert f"loss {history.losses[-1]:.3f}" in bar and re.search(r"[\d,]+ tokens/s", bar)
     assert re.search(r"3/3 \[\d\d:\d\d<", bar)
+
+
+def test_the_bar_counts_tokens_not_sequences(tiny_gpt):
+    said, moved = [], []
+    bar = SimpleNamespace(n=4, update=moved.append, set_postfix_str=said.append)
+    history = History(step=10, losses=[2.5] * 10, train_seconds=2.0)
+    show_progress(bar, tiny_gpt(), short(batch_size=4), history)
+    assert said == ["loss 2.500, 160 tokens/s"], "10 steps of 4 sequences of 8 tokens in 2 seconds"
+    assert moved == [6]
+
+
+# ---------------------------------------------------------------- modes, readings and saves
+
+
+def test_a_model_in_evaluation_mode_is_trained_with_dropout(tiny_gpt):
+    """load_checkpoint returns one in that mode."""
+    losses = []
+    for training in (True, False):
+        torch.manual_seed(0)
+        losses.append(run(tiny_gpt(dropout=0.5).train(training)).losses)
+    assert losses[0] == losses[1]
+
+
+def test_losses_are_read_every_50_steps_on_a_gpu_and_before_a_sweep_or_the_end():
+    cpu, gpu = CPU, torch.device("cuda")
+    config = TrainConfig(max_steps=1010, eval_interval=200)
+    for step, on_gpu in ((0, 50), (1, 50), (150, 50), (170, 30), (199, 1), (1000, 10)):
+        assert steps_to_the_next_reading(History(step=step), config, gpu) == on_gpu
+        assert steps_to_the_next_reading(History(step=step), config, cpu) == 1
+
+
+def test_five_minutes_after_a_save_comes_the_next(tiny_gpt, monkeypatch):
+    clock, saved = [0.0], []
+
+    def a_step_takes_100_seconds():
+        clock[0] += 100
+        return False
+
+    monkeypatch.setattr("helpers.train.time", SimpleNamespace(perf_counter=lambda: clock[0]))
+    run(
+        tiny_gpt(), short(max_steps=20, eval_interval=7),
+        should_stop=a_step_takes_100_seconds, on_save=lambda h: saved.append(h.step),
+    )  # fmt: skip
+    assert saved == [4, 7, 11, 14, 18, 20], "every 400 seconds, counted anew after each save"
+
+
+# ---------------------------------------------------------------- one of two processes
+
+
+@pytest.fixture
+def one_of_two(monkeypatch):
+    """one_of_two(rank) makes helpers.train believe that it is that process of two."""
+
+    def become(rank):
+        monkeypatch.setattr("helpers.train.rank", lambda: rank)
+        monkeypatch.setattr("helpers.train.world_size", lambda: 2)
+
+    return become
+
+
+def test_two_processes_draw_their_own_dropout_and_share_the_batches(tiny_gpt, one_of_two):
+    config, dropout, rows = short(), [], []
+    for rank in (0, 1):
+        one_of_two(rank)
+        history = begin(tiny_gpt(), config, CPU)
+        dropout.append(torch.rand(4))
+        rows.append(batch_in_parts(TRAIN, 8, config, CPU, history)[0])
+    assert not torch.equal(*dropout)
+    x, y = get_batch(TRAIN, 8, config.batch_size, torch.Generator().manual_seed(config.seed))
+    for rank, (own_x, own_y) in enumerate(rows):
+        assert torch.equal(own_x, x[rank::2]) and torch.equal(own_y, y[rank::2])
+
+
+def test_two_processes_meet_once_a_batch_after_its_last_part(tiny_gpt, one_of_two):
+    one_of_two(0)
+    model, config = tiny_gpt(), short(batch_size=6, accumulation_steps=3)
+    history, apart, met = begin(model, config, CPU), [], []
+
+    @contextlib.contextmanager
+    def no_sync():  # as DistributedDataParallel has it
+        apart.append(True)
+        yield
+        apart.pop()
+
+    model.no_sync = no_sync
+    model.lm_head.weight.register_hook(lambda grad: met.append(not apart))
+    batch = batch_in_parts(TRAIN, 8, config, CPU, history)
+    one_step(model, lambda x, y: model(x, y)[1], batch, config, history)
+    assert met == [False, False, True]
+
+
+def test_a_stop_at_the_last_step_is_the_end(tiny_gpt):
+    history = run(tiny_gpt(), short(max_steps=3), should_stop=lambda: True)
+    assert history.stopped and history.step == 1
+    assert not run(tiny_gpt(), short(max_steps=1), should_stop=lambda: True).stopped

@@ -1,0 +1,314 @@
+"""Grade handed-in notebooks: which exercises do they solve?
+
+    python tools/grade.py handed-in/*/02_bigram.ipynb --csv grades.csv
+
+Outputs count for nothing. Of each exercise the learner's function is taken from the source of the notebook,
+with the imports, constants, functions and classes that it needs, and called on 20 new random cases in a
+process of its own (grade_worker.py), which holds nothing of the course. Only bytes come back from there, and
+are compared here with the slow code of this copy of the course. So it earns nothing to forge outputs, to
+print "Solved", to bring along another `helpers`, to change torch or `check`, to look into the memory around
+the function, to end the process, or to know the cases of `check`. A function that does not end, or eats the
+memory, is stopped.
+
+What protects the machine: the worker starts in an empty folder with an empty environment; time, memory and
+the size of files are limited; it may start no other process; and where Linux has Landlock (most have since
+5.13), it can read Python's own folders, open nothing else, and reach no other process and no TCP. Elsewhere
+it can read whatever you can, the slow code in this folder too, and write wherever you can. It is no
+sandbox against an expert: grade with an account that can do no harm, never as root, who may start processes.
+
+A student is the folder of a file or, if all lie in one folder, the name of the file. The table also says why
+an exercise is not solved; copying the slow code or the solution of the page solves it, here as in `check`.
+Exit status: 0 if all files could be read.
+"""
+
+import argparse
+import contextlib
+import csv
+import functools
+import io
+import json
+import os
+import random
+import re
+import secrets
+import signal
+import subprocess
+import sys
+import sysconfig
+import tempfile
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(ROOT))
+
+from helpers.checks import check_whole  # noqa: E402
+from helpers.exercises import check  # noqa: E402
+from helpers.files import write_whole  # noqa: E402
+from tools.grade_worker import MAX_ANSWERS, landlock_version, pack, unpack  # noqa: E402
+
+WORKER = ROOT / "tools" / "grade_worker.py"
+MAX_NOTEBOOK = 50_000_000  # bytes; pictures in outputs take most
+START = 60  # seconds to start Python and load torch on a slow machine
+SECONDS = 20  # for the cases of one exercise
+MEMORY = 1 << 30  # bytes, besides what torch takes
+COLUMNS = ("student", "file", "notebook", "exercise", "solved", "sentence", "seed")
+
+
+# ---------------------------------------------------------------- notebooks
+
+
+def cells_of(path):
+    """The cells of a notebook as pairs (type, source). Raises ValueError if there are none to be read."""
+    try:
+        if path.stat().st_size > MAX_NOTEBOOK:
+            raise ValueError(f"{path} is larger than {MAX_NOTEBOOK:,} bytes: clear its outputs.")
+        notebook = json.loads(path.read_bytes())
+        return [(str(cell["cell_type"]), "".join(cell["source"])) for cell in notebook["cells"]]
+    except OSError as error:
+        raise ValueError(f"{path} cannot be read: {error.strerror}.") from None
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
+        if "clear its outputs" in str(error):
+            raise
+        raise ValueError(f"{path} is no notebook: ask for the .ipynb file as Jupyter saves it.") from None
+
+
+def number_of(path, cells):
+    """Which notebook of the course this is, from 1 on: by its title or, without one, by its functions.
+
+    File names do not say: they become "02_bigram (1).ipynb", "Anna 3.ipynb". Raises ValueError if it is none.
+    """
+    for kind, source in cells:
+        title = re.search(r"^# 0?(\d) ·", source, re.MULTILINE) if kind == "markdown" else None
+        if title and 1 <= int(title[1]) <= len(check.NOTEBOOKS):
+            return int(title[1])
+    defined = set(re.findall(r"^def (\w+)", "\n".join(code_of(cells)), re.MULTILINE))
+    counts = [len(defined & set(notebook.EXERCISES)) for notebook in check.NOTEBOOKS]
+    if not any(counts):
+        raise ValueError(f"{path} is no notebook of the course: it has neither a title nor a function of it.")
+    return counts.index(max(counts)) + 1
+
+
+def code_of(cells):
+    """The sources of the code cells."""
+    return [source for kind, source in cells if kind == "code"]
+
+
+def students_of(paths):
+    """The name of each file's student: its folder or, if that is the same for all, the file's own name."""
+    folders = [path.absolute().parent.name for path in paths]
+    return folders if len(set(folders)) > 1 else [path.stem for path in paths]
+
+
+# ---------------------------------------------------------------- the worker
+
+
+def readable():
+    """The files and folders that Python and torch are loaded from; none that holds the course."""
+    folders = {sysconfig.get_path(kind) for kind in ("stdlib", "platstdlib", "purelib", "platlib")}
+    folders |= {f"{sys.base_prefix}/lib", "/usr", "/lib", "/lib64", "/sys/devices/system", "/proc/self"}
+    folders |= {"/etc/ld.so.cache", "/proc/cpuinfo", "/proc/meminfo", "/dev/null", "/dev/urandom"}
+    folders |= set(filter(None, os.environ.get("LD_LIBRARY_PATH", "").split(":")))
+    return sorted(folder for folder in folders if not ROOT.is_relative_to(Path(folder).resolve()))
+
+
+def answers_of(names, code, start, seconds):
+    """(answers, how it ended): run the functions of these exercises in a worker.
+
+    answers is a dict from (exercise, number of the case) to (fault or None, values). What the worker left is
+    its own word, perhaps a forged one: good for being compared, not for being believed.
+    """
+    words = dict(names=names, cells=code, seconds=seconds, memory=MEMORY, readable=readable())
+    raw, ended = run_worker(
+        pack(words, [tuple(args for args, _ in cases_of(name, start)) for name in names]),
+        START + seconds * len(names),
+    )
+    answers = {}
+    file = io.BytesIO(raw)
+    with contextlib.suppress(Exception):  # damage can surface anywhere in the reading, and is its end
+        while head := file.read(8):
+            words, values = unpack(file.read(int.from_bytes(head, "little")))
+            answers[words["name"], words["case"]] = words.get("fault"), values
+    return answers, ended
+
+
+def run_worker(task, seconds):
+    """(what a worker wrote, in bytes, and how it ended, in words) on a task in bytes, in so many seconds."""
+    kept = {name: os.environ[name] for name in ("LD_LIBRARY_PATH", "SYSTEMROOT") if name in os.environ}
+    with (
+        tempfile.TemporaryFile() as given,
+        tempfile.TemporaryFile() as written,
+        tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder,
+    ):
+        given.write(task)
+        given.seek(0)
+        process = subprocess.Popen(
+            [sys.executable, "-I", "-X", "utf8", "-c", WORKER.read_text(encoding="utf-8")],
+            stdin=given, stdout=written, stderr=subprocess.DEVNULL, cwd=folder, start_new_session=True,
+            env=kept | {"OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""},
+        )  # fmt: skip
+        try:
+            status = process.wait(seconds)
+        except subprocess.TimeoutExpired:
+            status = None
+        finally:
+            with contextlib.suppress(OSError):  # nothing is left of it
+                os.killpg(process.pid, signal.SIGKILL) if os.name == "posix" else process.kill()
+            process.wait()
+        written.seek(0)
+        return written.read(MAX_ANSWERS), how_it_ended(status)
+
+
+def how_it_ended(status):
+    """Words for the exit status of a worker; None if it did not end by itself."""
+    if status is None or status == -getattr(signal, "SIGALRM", 0):
+        return "it takes too long"
+    if status == -getattr(signal, "SIGKILL", 0):
+        return "it takes too long, or too much memory"
+    return f"the process died of signal {-status}" if status < 0 else "it ended the process"
+
+
+# ---------------------------------------------------------------- the verdict
+
+
+@functools.cache
+def cases_of(name, start):
+    """The cases of an exercise as pairs (arguments, right answer); equal starts give equal cases.
+
+    None of them is one of `check`, whose seeds are 0 to 19 and known to everybody.
+    """
+    seeds = random.Random(f"{start} {name}").sample(range(1000, 1 << 48), check.CASES)
+    cases = [check.case(name, seed) for seed in seeds]
+    return [(args, check.EXERCISES[name].slow(*args)) for args in cases]
+
+
+def verdicts(code, names, start, seconds):
+    """Pairs (exercise, what is wrong, empty if it is solved) for the code cells of a notebook.
+
+    All exercises share one worker. If one of them ends it, another goes on behind that one.
+    """
+    names = list(names)
+    while names:
+        answers, ended = answers_of(names, code, start, seconds)
+        finished = True
+        while names and finished:
+            name = names.pop(0)
+            got = [answers.get((name, n)) for n in range(check.CASES)]
+            finished = None not in got or any(message and message[0] for message in got)
+            yield name, wrong_with(name, start, got, ended)
+
+
+def wrong_with(name, start, got, ended):
+    """What is wrong with the messages got on the cases of an exercise (None: missing); "" if nothing."""
+    failed = []
+    for n, (message, (args, expected)) in enumerate(zip(got, cases_of(name, start))):
+        if message is None:
+            return f"no answer on case {n + 1} of {check.CASES}: {ended}."
+        fault, values = message
+        if fault or len(values) != 2:
+            return str(fault or "the answer is damaged.")
+        answer, args_after = values
+        if not agree(args, args_after):
+            return f"on case {n + 1} of {check.CASES} it changes its input: work on a copy, x.clone()."
+        if not agree(expected, answer):
+            failed.append(check.Failure(n, args, expected, answer))
+    return f"{len(failed)} of {check.CASES} answers are wrong. {diagnosis(name, failed)}" if failed else ""
+
+
+def agree(expected, got):
+    """Is an answer right? In values and dtype, as for `check`; what cannot be compared is wrong."""
+    try:
+        return check._same(expected, got) and check._dtypes(expected) == check._dtypes(got)
+    except Exception:  # a whole number that no float can hold, a dtype that has no double
+        return False
+
+
+def diagnosis(name, failed):
+    """What `check` would say of these failures; the learner's function is not called for it."""
+    try:
+        sentence = check._diagnosis(check.EXERCISES[name], lambda *args: None, failed)
+    except Exception:  # a mistake that cannot be made on these cases
+        return ""
+    return "" if sentence.startswith("None that I know") else sentence
+
+
+# ---------------------------------------------------------------- the table
+
+
+def rows_of(path, student, start, seconds):
+    """The rows of one file, as dicts by COLUMNS. Raises ValueError if it is no notebook of the course."""
+    cells = cells_of(path)
+    number = number_of(path, cells)
+    names = check.NOTEBOOKS[number - 1].EXERCISES
+    for name, wrong in verdicts(code_of(cells), names, start, seconds):
+        sentence = f"Not solved: {wrong}" if wrong else "Solved"
+        values = (student, str(path), number, name, "no" if wrong else "yes", sentence, start)
+        yield dict(zip(COLUMNS, values))
+
+
+def plain(value):
+    """A value for a line or a cell of a table: without control characters, and never a formula."""
+    text = "".join(c if c.isprintable() else " " for c in str(value)).strip()
+    text = text if len(text) <= 300 else f"{text[:297]}..."
+    return f"'{text}" if text.startswith(("=", "+", "-", "@")) else text
+
+
+def as_csv(rows):
+    """Rows as the bytes of a CSV file."""
+    page = io.StringIO()
+    writer = csv.DictWriter(page, COLUMNS, lineterminator="\n")
+    writer.writeheader()
+    writer.writerows({key: plain(value) for key, value in row.items()} for row in rows)
+    return page.getvalue().encode("utf-8")
+
+
+def grade(paths, start, seconds=SECONDS):
+    """Print the table line by line; returns its rows, and whether all files could be read."""
+    students = students_of(paths)
+    width = min(30, max(map(len, students)))
+    rows, all_read = [], True
+    for path, student in zip(paths, students):
+        try:
+            for row in rows_of(path, student, start, seconds):
+                rows.append(row)
+                line = f"{plain(student):{width}}  {row['exercise']:22} {plain(row['sentence'])}"
+                print(line, flush=True)
+        except ValueError as error:
+            all_read = False
+            rows.append(
+                dict.fromkeys(COLUMNS, "") | dict(student=student, file=path, solved="no", seed=start)
+            )
+            rows[-1]["sentence"] = str(error)
+            print(f"{plain(student):{width}}  {'':22} {plain(error)}", flush=True)
+    return rows, all_read
+
+
+def main(arguments=None):
+    """The command line; returns the exit status."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("files", type=Path, nargs="+", metavar="FILE")
+    parser.add_argument("--csv", type=Path, help="write the table to this file too")
+    parser.add_argument("--seed", type=int, help="repeat the cases of an earlier table")
+    parser.add_argument("--seconds", type=int, default=SECONDS, help="for one exercise (%(default)s)")
+    args = parser.parse_args(arguments)
+    start = secrets.randbelow(10**9) if args.seed is None else args.seed
+    if landlock_version() < 1:
+        print(
+            "This machine has no Landlock: a function could read the course from the disk.", file=sys.stderr
+        )
+    try:
+        check_whole("seconds", args.seconds)
+        check_whole("seed", start, least=0)
+        rows, all_read = grade(args.files, start, args.seconds)
+        if args.csv:
+            write_whole(args.csv, as_csv(rows))
+    except ValueError as error:
+        parser.error(str(error))
+    solved = sum(row["solved"] == "yes" for row in rows)
+    print(f"{solved} of {len(rows)} solved. The same cases again: --seed {start}")
+    return 0 if all_read else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())
