@@ -16,7 +16,7 @@ from safetensors.torch import save_file
 from helpers.checks import check_kind, shown
 from helpers.device import all_gather, pick_device, rank
 from helpers.files import whole_file
-from helpers.model import GPT, GPTConfig, parameter_table
+from helpers.model import GPT, GPTConfig, numbers_of
 from helpers.tokenizer import BytePairTokenizer, CharTokenizer
 
 # ---------------------------------------------------------------- one file
@@ -50,6 +50,10 @@ def read_file(path):
         return tensors, {key: json.loads(value) for key, value in header.items()}
     except FileNotFoundError:
         raise ValueError(f"There is no checkpoint {path}: train first, or check the path.") from None
+    except PermissionError as error:
+        raise ValueError(f"{path} cannot be read ({error.strerror}): see who may read it.") from None
+    except MemoryError:
+        raise
     except Exception as error:  # damage can surface anywhere in the reading, and is damage each time
         raise ValueError(damaged(path, error)) from None
 
@@ -106,7 +110,7 @@ def load_checkpoint(path, device="cpu"):
     try:
         config = GPTConfig(**header["config"])
         # Before anything is built: a made-up header could ask for a model of any size.
-        if sum(parameter_table(config).values()) > sum(w.numel() for w in weights.values()):
+        if numbers_of(config) > sum(w.numel() for w in weights.values()):
             raise ValueError("its config is of a larger model than its weights")
         with torch.random.fork_rng(devices=[]):  # the initialisation is overwritten: leave no trace
             model = GPT(config)

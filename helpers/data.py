@@ -102,7 +102,7 @@ def _verify(raw, sha256, path, remedy):
 
 def _tinyshakespeare():
     """Bytes and source of Tiny Shakespeare: TINYSHAKESPEARE_PATH, else data/, else the network."""
-    given = os.environ.get("TINYSHAKESPEARE_PATH")
+    given = os.path.expanduser(os.environ.get("TINYSHAKESPEARE_PATH", ""))
     if given:
         raw = _read_bytes(given)
         _verify(raw, TINYSHAKESPEARE_SHA256, given, "point TINYSHAKESPEARE_PATH at the original")
@@ -128,7 +128,7 @@ def _tinyshakespeare():
 
 
 def train_val_split(ids, val_fraction=0.1):
-    """Cut ids (N,) in two: the first part to learn from, the last to test on. No shuffling.
+    """Cut ids (N,) in two: the first part to learn from, the last to validate on. No shuffling.
 
     Neighbouring characters belong together: shuffled windows of one text overlap, and a validation
     set that overlaps the training set measures memory. Raises ValueError if a side would be empty.

@@ -23,12 +23,15 @@ def pick_device(name=None):
     if name is None:
         name = os.environ.get("COURSE_DEVICE") or None
     if name is None:
+        name = "cpu"
         if torch.cuda.is_available():
-            name = f"cuda:{os.environ.get('LOCAL_RANK', 0)}"  # torchrun gives each process a GPU
-        else:
-            name = "mps" if torch.backends.mps.is_available() else "cpu"
+            name = "cuda"
+        elif torch.backends.mps.is_available():
+            name = "mps"
     try:
         device = torch.device(name)
+        if device.type == "cuda" and device.index is None:
+            device = torch.device("cuda", int(os.environ.get("LOCAL_RANK", 0)))  # torchrun: a GPU a process
         torch.empty(1, device=device)
     except (RuntimeError, AssertionError, TypeError, ValueError):
         raise ValueError(

@@ -18,7 +18,7 @@ def next_token_probs(logits, temperature=1.0, top_k=None, top_p=None):
 
     temperature < 1 sharpens, > 1 flattens. top_k keeps the k likeliest tokens, of equal ones those with
     the lower ids. top_p keeps the smallest set of likeliest tokens whose probabilities reach p (Holtzman
-    et al. 2019, arXiv:1904.09751). Settings as check_sampling allows them.
+    et al. 2019, arXiv:1904.09751). Not checked here: temperature > 0, 1 <= top_k <= V, 0 < top_p <= 1.
     """
     if top_k is None and (top_p is None or top_p == 1):
         return F.softmax(logits.float() / temperature, dim=-1)
@@ -29,8 +29,8 @@ def next_token_probs(logits, temperature=1.0, top_k=None, top_p=None):
         ranked[..., top_k:] = float("-inf")
     if top_p is not None and top_p < 1:
         probs = F.softmax(ranked, dim=-1)
-        # A token goes if those before it already reach p; the first always stays.
-        ranked = ranked.masked_fill(probs.cumsum(-1) - probs >= top_p, float("-inf"))
+        before = probs.cumsum(-1) - probs  # of all that are likelier
+        ranked[before >= top_p] = float("-inf")  # the likeliest always stays: before it there is none
     probs = F.softmax(ranked, dim=-1)
     return torch.empty_like(probs).scatter_(-1, order, probs)  # back in the order of the ids
 
@@ -113,12 +113,12 @@ def stream(
     check_prompt(model, idx)
     check_whole("max_new_tokens", max_new_tokens, least=0)
     use_cache = use_cache and isinstance(model, GPT)
-    block_size = getattr(getattr(model, "config", model), "block_size", 1)  # a bigram sees 1
+    block_size = getattr(getattr(model, "config", model), "block_size", 1)  # not told, as in a bigram: 1
     was_training = model.training
     model.eval()
     length, begin = idx.shape[1], 0  # of the text so far; where the view of it begins
     view, cache = idx, KVCache(block_size)
-    weight = next(model.parameters())
+    weight = next(model.parameters(), idx)  # a model of the reader's own may have none
     one_row = len(idx) == 1 and weight.dtype == torch.bfloat16 and weight.device.type == "cpu"
     try:
         for step in range(max_new_tokens):

@@ -144,7 +144,7 @@ class GPTConfig:
 class CausalSelfAttention(nn.Module):
     """All heads at once: one projection for q, k and v, one attention call. (Notebook 04)
 
-    The same function as MultiHeadAttention, several times faster.
+    The same function as MultiHeadAttention, faster.
     """
 
     def __init__(self, config):
@@ -178,14 +178,14 @@ class CausalSelfAttention(nn.Module):
 def attend(q, k, v, dropout_p=0.0):
     """softmax(q k^T / sqrt(D) + mask) v: q (B, H, T_q, D), k and v (B, H, T_k, D) -> (B, H, T_q, D).
 
-    The queries are those of the last T_q of T_k positions. Four ways to compute the same function; which
-    one is the fastest was measured (helpers/program/bench.py).
+    The queries are those of the last T_q of T_k positions. Four ways to compute the same function, each
+    for where it was the fastest when it was measured (on two x86 cores with bfloat16).
     """
     T_q, T_k = q.shape[2], k.shape[2]
     on_cpu = q.device.type == "cpu"
     if on_cpu and T_q == 1:
         # One new token may look at everything: no mask. In bfloat16 the fused kernel and the products
-        # lose more here than it costs to widen keys and values to float32 (1 to 16 rows).
+        # lose more here than it costs to widen keys and values to float32 (1 to 16 sequences at once).
         scores = q.float() @ k.float().transpose(-2, -1) * q.shape[-1] ** -0.5  # (B, H, 1, T_k)
         return (F.dropout(F.softmax(scores, dim=-1), dropout_p) @ v.float()).to(q.dtype)
     if on_cpu and q.dtype == torch.bfloat16:
@@ -214,7 +214,7 @@ def attention_weights(q, k):
 
 
 class FeedForward(nn.Module):
-    """Each position thinks by itself: widen four times, bend, narrow. (Notebook 05)"""
+    """Each position by itself: widen four times, apply the activation, narrow. (Notebook 05)"""
 
     def __init__(self, config):
         super().__init__()
@@ -346,6 +346,12 @@ def parameter_table(config):
         "layer norms": (2 * L + 1) * (C + config.bias * C),
         "final layer": (0 if config.tie_weights else V * C) + config.head_bias * V,
     }
+
+
+def numbers_of(config):
+    """How many numbers GPT(config) holds, those that training leaves alone included; nothing is built."""
+    fixed = config.block_size * config.n_embd if config.position == "sinusoidal" else 0
+    return sum(parameter_table(config).values()) + fixed
 
 
 def activations_per_token(config):

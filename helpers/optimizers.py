@@ -76,8 +76,8 @@ def make_optimizers(model, config):
     """The optimizers of a run, a list of one or two; each group remembers its peak as "peak_lr".
 
     Matrices decay, vectors (biases, layer norms) do not. With optimizer="muon" the matrices of the
-    blocks go to Muon, whose update has every singular value near 1; embeddings and the final layer
-    are look-up tables rather than maps, and stay with AdamW.
+    blocks go to Muon, whose update has every singular value near 1; embeddings and the final layer, of
+    which a token uses a row or has one of its own, stay with AdamW.
     """
     params = {name: p for name, p in model.named_parameters() if p.requires_grad}
     matrices = {}  # for Muon

@@ -1,7 +1,7 @@
 """Named configurations: the course's own, the five systems that it follows, and two yardsticks.
 
 A preset is data: changes to the defaults of GPTConfig and TrainConfig, and what its source claims.
-All are initialised as GPT-2 was and scale scores by the head size, whatever their source did.
+All are initialised as GPT-2 was and scale scores by 1/sqrt(head size), whatever their source did.
 """
 
 from dataclasses import dataclass

@@ -77,11 +77,13 @@ class BytePairTokenizer:
         self.merges = [tuple(pair) for pair in merges]
         self.rank = {pair: i for i, pair in enumerate(self.merges)}
         self.pieces = [bytes([i]) for i in range(256)]
+        size = 0  # of all pieces together, in bytes
         for pair in self.merges:
             # Merges may come from a file, where anything can stand; and pieces can double with every
             # merge, so that forty made-up ones would fill any memory.
             known = len(pair) == 2 and all(type(i) is int and 0 <= i < len(self.pieces) for i in pair)
-            if not known or len(self.pieces[pair[0]] + self.pieces[pair[1]]) > 1 << 20:
+            size += sum(len(self.pieces[i]) for i in pair) if known else 0
+            if not known or size > 1 << 24:
                 raise ValueError(f"merges holds {shown(pair)}, which makes no piece: learn them by train.")
             self.pieces.append(self.pieces[pair[0]] + self.pieces[pair[1]])
 

@@ -93,7 +93,9 @@ class TrainConfig:
     accumulation_steps: int = setting(1, "parts in which a batch is computed, to save memory")
     max_steps: int = setting(5000, "batches")
     learning_rate: float = setting(3e-4, "AdamW's peak rate", above=0)
-    min_learning_rate_ratio: float = setting(1.0, "where the cosine ends, as a share of it", least=0, most=1)
+    min_learning_rate_ratio: float = setting(
+        1.0, "the rate at the end, as a share of the peak", least=0, most=1
+    )
     warmup_steps: int = setting(0, "steps in which the rate rises to its peak", least=0)
     weight_decay: float = setting(0.01, "on matrices only", least=0)
     beta1: float = setting(0.9, "AdamW's memory of gradients", least=0, below=1)
@@ -139,8 +141,8 @@ class Callbacks:
 
     on_step: Callable = lambda history: None  # after every step, on a GPU after every 50
     on_eval: Callable = lambda model, history: None  # after every validation sweep
-    on_save: Callable = lambda history: None  # after every sweep, every SAVE_SECONDS, and at a stop
-    should_stop: Callable = lambda: False  # asked after every step
+    on_save: Callable = lambda history: None  # after every sweep but the first, every SAVE_SECONDS, at a stop
+    should_stop: Callable = lambda: False  # asked after every step, until it says True
 
 
 SAVE_SECONDS = 300.0  # the longest time between two calls of on_save
@@ -150,7 +152,7 @@ READ_EVERY = 50  # steps on a GPU between two readings of the losses: a reading 
 
 
 def train(model, train_ids, val_ids, config, device=None, history=None, callbacks=None, progress=True):
-    """Train `model` in place for config.max_steps on train_ids (N,), int64 or uint16; returns a History.
+    """Train a GPT in place for config.max_steps on train_ids (N,), int64 or uint16; returns a History.
 
     The stop button, Ctrl-C, SIGTERM or callbacks.should_stop() end it after the current step, with
     history.stopped=True; pass that history in again and it goes on from there. Under torchrun the
@@ -232,7 +234,7 @@ def prepare(model, train_ids, config, device, history):
             x, y = batch_in_parts(train_ids, model.config.block_size, config, device, history)[0]
             # CUDA graphs replay a step with one launch; gradients that stay for a second part, or
             # travel between processes, do not fit into that.
-            alone = config.accumulation_steps == world_size() == 1
+            alone = config.accumulation_steps == 1 and world_size() == 1
             mode = "reduce-overhead" if alone else "default"
             loss_of = compiled_if_possible(loss_of, device, x, y, mode=mode)
             history.generator.set_state(state)  # the run draws this batch again
@@ -323,10 +325,10 @@ def sweep(model, train_ids, val_ids, config, device, history):
 
 def not_finite(what, config, history):
     """The sentence for a run that left the range of numbers."""
-    return (
-        f"The {what} is no longer a finite number at step {history.step}: "
-        f"start again with a learning_rate below {config.learning_rate}."
-    )
+    rates = f"learning_rate below {config.learning_rate}"
+    if config.optimizer == "muon":
+        rates += f" and a muon_learning_rate below {config.muon_learning_rate}"
+    return f"The {what} is no longer a finite number at step {history.step}: start again with a {rates}."
 
 
 # ---------------------------------------------------------------- who watches, and who may interrupt

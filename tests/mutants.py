@@ -8,10 +8,10 @@ its file exactly once. Minutes for all of them; tests/test_mutants.py holds quic
 """
 
 import argparse
+import multiprocessing
 import os
 import re
 import shutil
-import subprocess
 import sys
 import tempfile
 import time
@@ -26,6 +26,21 @@ COPIED = (
 ).split()
 # Not asked: what opens a browser, and what is about the form of a file, or about this list.
 NOT_ASKED = "browser classroom colab notebooks project mutants".split()
+OTHERS = [".", *(f"--ignore=tests/test_{name}.py" for name in NOT_ASKED)]
+SETTINGS = {
+    "OMP_NUM_THREADS": "1",
+    "COURSE_DEVICE": "cpu",
+    "COURSE_CORPUS": "",
+    # Python could take the bytecode of one mutant for that of another of the same second and size.
+    "PYTHONDONTWRITEBYTECODE": "1",
+    "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1",  # nbval takes longer to load than most tests here to run
+}
+# Every run is a process of its own, forked where that is possible from one that has loaded what takes
+# seconds to load: none has anything of the course in it.
+FORKS = "forkserver" in multiprocessing.get_all_start_methods()
+PROCESSES = multiprocessing.get_context("forkserver" if FORKS else "spawn")
+if FORKS:
+    PROCESSES.set_forkserver_preload(["pytest", "hypothesis", "torch", "torch._dynamo", "safetensors.torch"])
 SECONDS = 300.0  # for the tests that should notice; all others have five times as long
 
 
@@ -619,6 +634,7 @@ def main(arguments=None):
         return
     with tempfile.TemporaryDirectory() as folder:
         copy_to(Path(folder))
+        os.environ.update(SETTINGS)
         # What fails without a mutant would count as a kill.
         code, failed, seconds = ask(Path(folder), sorted({t for m in chosen for t in m.tests.split()}))
         if code != 0:
@@ -651,12 +667,14 @@ def judge(folder, mutant):
         return "not applied"
     try:
         code, by, seconds = ask(folder, mutant.tests.split())
-        if code == 0:
-            others = [f"--ignore=tests/test_{name}.py" for name in NOT_ASKED]
-            code, by, more = ask(folder, [".", *others], 5 * SECONDS)
+        survived = code == 0
+        if survived:
+            code, by, more = ask(folder, OTHERS, 5 * SECONDS)
             seconds += more
     finally:
         path.write_text(source, encoding="utf-8")
+    if survived and code == 1 and ask(folder, [by.partition("[")[0]])[0] != 0:
+        code = "that fails without the mutant too"
     # Only a test that fails is a kill: not one that cannot be found or read, nor a time that ran out.
     verdict = {0: "alive", 1: "killed"}.get(code, "undecided")
     said = {"alive": "ALIVE", "killed": "killed"}.get(verdict, f"UNDECIDED ({code})")
@@ -666,26 +684,31 @@ def judge(folder, mutant):
 
 def ask(folder, tests, limit=SECONDS):
     """Run tests in the copy until one fails: (pytest's exit code, what failed first, seconds)."""
-    # Without bytecode: Python could take that of another mutant of the same second and size for this one's.
-    settings = {
-        "PYTHONDONTWRITEBYTECODE": "1",
-        "OMP_NUM_THREADS": "1",
-        "COURSE_DEVICE": "cpu",
-        "COURSE_CORPUS": "",
-    }
-    command = [sys.executable, "-m", "pytest", "-x", "-q", "-rfE", "-p", "no:cacheprovider", "--tb=no"]
     asked = [test if test.startswith("-") else f"tests/{test}" for test in tests]
-    begin = time.perf_counter()
-    try:
-        done = subprocess.run(
-            [*command, *asked], cwd=folder, env=os.environ | settings,
-            stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, timeout=limit,
-        )  # fmt: skip
-    except subprocess.TimeoutExpired:
+    begin, output = time.perf_counter(), folder / "output.txt"
+    child = PROCESSES.Process(target=run_pytest, args=(folder, asked, output))
+    child.start()
+    child.join(limit)
+    if child.is_alive():
+        child.kill()
+        child.join()
         return "time ran out", "", time.perf_counter() - begin
-    failed = re.search(r"^(?:FAILED|ERROR) tests/(\S+)", done.stdout, re.MULTILINE)
-    words = failed[1] if failed else " ".join(done.stdout.split()[-20:]) if done.returncode else ""
-    return done.returncode, words, time.perf_counter() - begin
+    said = output.read_text(encoding="utf-8", errors="replace")
+    failed = re.search(r"^(?:FAILED|ERROR) tests/(.+?)(?: - .*)?$", said, re.MULTILINE)
+    words = failed[1] if failed else " ".join(said.split()[-20:]) if child.exitcode else ""
+    return child.exitcode, words, time.perf_counter() - begin
+
+
+def run_pytest(folder, asked, output):
+    """What a child does: pytest in the copy, so that nothing of the original is imported."""
+    import pytest
+
+    sys.path[:] = [path for path in sys.path if Path(path or ".").resolve() not in (ROOT, ROOT / "tests")]
+    os.chdir(folder)
+    with open(output, "wb") as file:
+        for stream in (1, 2):
+            os.dup2(file.fileno(), stream)
+    sys.exit(int(pytest.main(["-x", "-q", "-rfE", "-p", "no:cacheprovider", "--tb=no", *asked])))
 
 
 if __name__ == "__main__":

@@ -18,8 +18,8 @@ from helpers import checkpoint, data, device, generate
 from helpers.__main__ import main as command_line
 from helpers.checks import shown
 from helpers.data import Corpus
-from helpers.files import RUNS_DIR, write_whole
-from helpers.model import GPT, GPTConfig
+from helpers.files import RUNS_DIR
+from helpers.model import GPT, BigramLanguageModel, GPTConfig, Head, LanguageModel
 from helpers.pictures import (
     notebook_01,
     notebook_02,
@@ -52,8 +52,15 @@ def config(**changes):
     return TrainConfig(**dict(batch_size=2, max_steps=1, eval_interval=1) | changes)
 
 
-def write(idx=START, count=3, **others):
-    return generate.generate(gpt(), idx, count, **others)
+def write(idx=START, count=3, net=None, **others):
+    return generate.generate(net or gpt(), idx, count, **others)
+
+
+def damaged(wrong):
+    net = gpt()
+    with torch.no_grad():
+        net.lm_head.bias[3] = wrong
+    return net
 
 
 def text(**changes):
@@ -77,13 +84,15 @@ def each(name, values, call):
         bad(lambda value=value: call(value), f"{name}={shown(value)}")
 
 
-# --- configurations: each kind of setting, and each limit
+# --- configurations: each kind of setting with each kind of value that is none, and each limit
 
-each("n_layer", (None, "3", 2.5, True, [3], 0, -1, NAN, INF), lambda v: gpt(n_layer=v))
+each("n_layer", (None, "3", 2.5, True, [3], 0, NAN, INF), lambda v: gpt(n_layer=v))
 each("dropout", (None, "0.1", True, 1, -0.1, NAN), lambda v: gpt(dropout=v))
-each("activation", (None, "swish", ["relu"]), lambda v: gpt(activation=v))
+each("activation", ("swish", ["relu"]), lambda v: gpt(activation=v))
 each("position", ("rotary",), lambda v: gpt(position=v))
-each("tie_weights", (None, 1, "yes"), lambda v: gpt(tie_weights=v))
+each("tie_weights", (1, "yes"), lambda v: gpt(tie_weights=v))
+for size in ("vocab_size", "block_size", "n_head", "n_embd"):
+    each(size, (0,), lambda v, size=size: gpt(**{size: v}))
 bad(lambda: gpt(n_embd=10, n_head=4), "n_embd=10", "n_head=4", "multiple")
 bad(lambda: gpt(n_embd=9, n_head=3, position="sinusoidal"), "n_embd=9", "must be even")
 for name, value in [
@@ -95,12 +104,12 @@ for name, value in [
 ]:  # fmt: skip
     each(name, (value,), lambda v, name=name: config(**{name: v}))
 bad(lambda: config(batch_size=8, accumulation_steps=3), "batch_size=8", "accumulation_steps=3", "multiple")
-for name in ("abacus", 5, "cuda:99", ["cpu"], True):
+for name in ("abacus", "cuda:99", ["cpu"]):
     bad(lambda name=name: device.pick_device(name), shown(name), "use cpu")
 
 # --- presets and the command line
 
-for name in ("gpt-5", None, ["course-cpu"], ""):
+for name in ("gpt-5", ["course-cpu"]):
     bad(lambda name=name: build(name, OWN), f"no preset {shown(name)}", "choose one of course-cpu")
 bad(lambda: build("course-cpu", OWN, {"num_heads": 3}), "no setting 'num_heads'", "choose among")
 bad(lambda: build("course-cpu", OWN, None, {"lr": 3}), "no setting 'lr'", "choose among")
@@ -111,27 +120,20 @@ bad(lambda: build_from_file("gpt2-style", "text.txt"), "gpt2-style", "choose a c
 
 def command(*arguments):
     """The program as called from a command line, with a small run that would work."""
-    given = (
-        "train --preset nanogpt-cpu --n_layer 1 --n_head 2 --n_embd 16 --block_size 8 --max_steps 1".split()
-    )
-    given += "--device cpu --corpus text.txt --out out --checkpoints kept".split()
-    command_line([*given, *map(str, arguments)])
+    given = "train --preset nanogpt-cpu --n_layer 1 --n_head 2 --n_embd 16 --block_size 8 --max_steps 1"
+    folders = "--device cpu --corpus text.txt --out out --checkpoints kept"
+    command_line([*given.split(), *folders.split(), *arguments])
 
 
 for arguments, *words in [
     ("--preset gpt-5", "no preset 'gpt-5'", "choose one of"),
     ("--corpus nowhere.txt", "nowhere.txt", "cannot be read"),
-    ("--corpus latin.txt", "latin.txt", "not UTF-8", "save it as UTF-8"),
     ("--device abacus", "'abacus'", "use cpu"),
     ("--n_head 3", "n_embd=16", "n_head=3", "multiple"),
     ("--n_layer two", "--n_layer", "'two'"),
-    ("--n_embd 100000000", "n_embd=100000000", "lower the largest"),
     ("--vocab_size 5", "train_ids", "the model knows 0 to 4"),
-    ("--block_size 5000", "block_size=5000", "at most"),
     ("--block_size 80", "split of 80 tokens", "block_size=80", "at most 79"),
-    ("--batch_size 100000000", "batch_size=100000000", "lower batch_size"),
-    ("--batch_size 100000000 --fresh", "batch_size=100000000", "lower batch_size"),
-    ("--learning_rate nan", "learning_rate=nan", "must be"),
+    ("--batch_size 100000000 --fresh", "batch_size=100000000", "lower batch_size"),  # "kept" has a run
     ("--bias perhaps", "--bias", "'perhaps'", "true or false"),
     ("--sample -1", "sample=-1", "must be"),
     ("--num_heads 3", "--num_heads"),
@@ -143,85 +145,86 @@ bad(lambda: command_line(["ladder", "nowhere.txt"]), "nowhere.txt", "cannot be r
 
 # --- texts and tokens
 
-each("chars", ("", ["ab", "c"], ["a", "a"], [1, 2], "aa"), CharTokenizer)
-bad(lambda: LETTERS.encode("abz"), "'z'", "position 2", "remove it")
+each("chars", ("", "aa", ["ab", "c"], [1, 2]), CharTokenizer)
 bad(lambda: BytePairTokenizer([(1, 2, 3)]), "(1, 2, 3)", "learn them by train")
 bad(lambda: BytePairTokenizer([(97, 256)]), "(97, 256)", "learn them by train")
 bad(lambda: BytePairTokenizer([(97, -1)]), "(97, -1)", "learn them by train")
 bad(
     lambda: BytePairTokenizer([(97, 97), *((i, i) for i in range(256, 300))]), "merges", "learn them by train"
 )
-each("name_or_path", (3, ["plays"], b"plays", False), data.load_corpus)
+each("name_or_path", (3,), data.load_corpus)
 for load in (data.load_corpus, tokens_of_file):
-    bad(lambda load=load: load("nowhere.txt"), "nowhere.txt", "cannot be read", "give")
-    bad(lambda load=load: load("folder"), "folder", "cannot be read", "give")
-    bad(lambda load=load: load("nu\0ll"), "nu", "cannot be read", "give")
+    for name in ("nowhere.txt", "folder", "nu\0ll"):
+        bad(lambda load=load, name=name: load(name), name, "cannot be read", "give")
     bad(lambda load=load: load("latin.txt"), "latin.txt", "byte 3", "save it as UTF-8")
     bad(lambda load=load: load("empty.txt"), "empty.txt", "is empty", "give")
     bad(lambda load=load: load("one.txt"), "one.txt", "'a'", "more characters")
 bad(
     lambda: tokens_of_file("text.txt", "empty.txt"), "empty.txt", "cannot be written", "choose another folder"
 )
-each("val_fraction", (None, "half", 0, 1, -0.1, NAN, True), lambda v: data.train_val_split(IDS, v))
+each("val_fraction", ("half", 0, 1), lambda v: data.train_val_split(IDS, v))
 bad(lambda: data.train_val_split(IDS[:3]), "3 tokens", "val_fraction=0.1", "longer text")
-bad(lambda: data.get_batch(IDS, 200, 2), "200 tokens", "block_size=200", "at most 199")
-bad(lambda: data.WindowDataset(IDS, 200), "200 tokens", "block_size=200", "at most 199")
-bad(lambda: write_whole("text.txt/new", b""), "new", "choose another folder")
-bad(lambda: write_whole("nu\0ll", b""), "nu", "choose another folder")
 
 # --- sampling
 
-each("temperature", (None, "hot", 0, -1, NAN, INF, True, 1e-30), lambda v: write(temperature=v))
-each("top_k", ("all", 0, -1, 12, 2.5, True), lambda v: write(top_k=v))
-each("top_p", ("all", 0, -0.1, 1.01, NAN, True), lambda v: write(top_p=v))
-each("max_new_tokens", (None, "3", -1, 2.5, True), lambda v: write(count=v))
-each("idx", (None, "abc", torch.zeros(2, 3), START[0], START[:, :0]), lambda v: write(v))
-bad(lambda: write(START + 11), "11 to 11", "the model knows 0 to 10", "encode")
-each("prompt", (None, "", 3, ["a"]), lambda v: text(prompt=v))
-bad(lambda: text(prompt="abz"), "'z'", "position 2")
-each("stop", ("", 3), lambda v: text(stop=v))
+each("temperature", ("hot", 0, 1e-30), lambda v: write(temperature=v))
+each("top_k", (2.5, 0, 12), lambda v: write(top_k=v))
+each("top_p", ("all", 0, 1.01), lambda v: write(top_p=v))
+each("max_new_tokens", (2.5, -1), lambda v: write(count=v))
+each("idx", (None, torch.zeros(2, 3), START[0], START[:, :0]), lambda v: write(v))
+for make in (gpt, lambda: LanguageModel(11, 8, 16, Head(16, 16, 8)), lambda: BigramLanguageModel(11)):
+    bad(lambda make=make: write(START + 11, net=make()), "11 to 11", "the model knows 0 to 10", "encode")
+for wrong in (NAN, INF):  # in one weight
+    bad(lambda wrong=wrong: write(net=damaged(wrong)), "logits are not finite", "load a good checkpoint")
+each("prompt", (None, ""), lambda v: text(prompt=v))
+bad(lambda: text(prompt="abz"), "'z'", "position 2", "remove it")
+each("stop", ("",), lambda v: text(stop=v))
 
 # --- checkpoints
 
 
-def keep(folder="kept"):
+def keep(folder):
     with run_folder(folder, gpt(), LETTERS, config(), CPU, IDS, IDS):
         raise AssertionError("the folder was taken")
 
 
-each("path", (None, 3, ["a"]), lambda v: checkpoint.save_checkpoint(v, gpt(), LETTERS))
-each("model", (None, "gpt"), lambda v: checkpoint.save_checkpoint("new", v, LETTERS))
+each("path", (3,), lambda v: checkpoint.save_checkpoint(v, gpt(), LETTERS))
+each("model", ("gpt",), lambda v: checkpoint.save_checkpoint("new", v, LETTERS))
 bad(lambda: checkpoint.save_checkpoint("new", gpt(), LETTERS, val=START), "val", "not JSON", "give numbers")
 bad(lambda: checkpoint.save_checkpoint("folder", gpt(), LETTERS), "folder", "choose another folder")
-bad(lambda: checkpoint.save_checkpoint("text.txt/new", gpt(), LETTERS), "new", "choose another folder")
-each("path", (None, 3), checkpoint.load_checkpoint)
+each("path", (3,), checkpoint.load_checkpoint)
 bad(lambda: checkpoint.load_checkpoint("nowhere"), "nowhere", "train first")
-for name in ("folder", "text.txt", "empty.txt", "other.safetensors", "run.safetensors"):
+for name in ("folder", "text.txt", "other.safetensors", "run.safetensors"):
     bad(lambda name=name: checkpoint.load_checkpoint(name), name, "not a whole checkpoint", "train again")
 bad(lambda: checkpoint.load_checkpoint("model.safetensors", "abacus"), "'abacus'", "use cpu")
 bad(lambda: keep("text.txt"), "text.txt", "choose another folder")
-bad(lambda: keep("model folder"), "holds no training run", "train again")
+bad(lambda: keep("kept"), "holds no training run", "train again")
 
 # --- panels, and what a slider or a typed text can make wrong
 
 MAPS = [torch.ones(1, 2, 3, 3)] * 2
-each("draw", (None, "line"), lambda v: panel.panel(v))
-each("height", (None, 3), lambda v: panel.panel(lambda height: None, height=v))
+each("draw", ("line",), lambda v: panel.panel(v))
+each("height", (3,), lambda v: panel.panel(lambda height: None, height=v))
 bad(lambda: panel.int_slider(10, 0, 9, "height"), "value of 'height'=10", "at most 9")
 bad(lambda: panel.float_slider(NAN, 0.0, 1.0, "share"), "value of 'share'=nan", "must be")
 bad(lambda: panel.log_slider(1.0, -5, -1, "rate"), "value of 'rate'=1.0", "at most 0.1")
 each("value", (7,), lambda v: panel.choice([1, 2], v, "menu"))
-each("options", (None, 3), lambda v: panel.choice(v, 1, "menu"))
-each("value", (None, 3), lambda v: panel.text_field(v, "prompt"))
+each("options", (3,), lambda v: panel.choice(v, 1, "menu"))
+each("value", (3,), lambda v: panel.text_field(v, "prompt"))
+each("block_size", (0, 2.5), lambda v: notebook_01.draw_batch(IDS, LETTERS, v, 2))
+each("batch_size", (0,), lambda v: notebook_01.draw_batch(IDS, LETTERS, 8, v))
+each("start", (-1, 6), lambda v: notebook_01.plot_leak("abcdefgh", v, 3, [True] * 9, "title"))
 bad(lambda: notebook_01.draw_batch(IDS, LETTERS, 300, 2), "200 tokens", "block_size=300", "at most 199")
 each("temperature", (0, NAN), lambda v: notebook_02.plot_next_token(torch.zeros(3), v, "abc", "title"))
 each("temperature", (0, "hot"), lambda v: notebook_03.draw_fresh_head("abc", v))
 each("head_size", (0, 513), lambda v: notebook_03.draw_fresh_head("abc", head_size=v))
 each("divisor", (2, "n_embd"), lambda v: notebook_03.draw_fresh_head("abc", divisor=v))
-each("layer", (-1, 2, None), lambda v: notebook_04.draw_attention_explorer(MAPS, "abc", v, 0))
-each("head", (2, 0.5), lambda v: notebook_04.draw_attention_explorer(MAPS, "abc", 0, v))
+each("layer", (-1, 2), lambda v: notebook_04.draw_attention_explorer(MAPS, "abc", v, 0))
+each("head", (-1, 2), lambda v: notebook_04.draw_attention_explorer(MAPS, "abc", 0, v))
 bad(lambda: notebook_05.draw_counts(2, 3, 100, 64), "n_embd=100", "n_head=3", "multiple")
+each("batch_size", (0,), lambda v: notebook_05.draw_counts(2, 2, 64, 64, batch_size=v))
 each("temperature", (0, NAN), lambda v: notebook_06.draw_sampling(gpt(), LETTERS, "a", v))
+each("top_k", (0,), lambda v: notebook_06.draw_sampling(gpt(), LETTERS, "a", top_k=v))
 each("top_p", (0, 2), lambda v: notebook_06.draw_sampling(gpt(), LETTERS, "a", top_p=v))
 each("length", (-1, None), lambda v: notebook_06.draw_sampling(gpt(), LETTERS, "a", length=v))
 bad(lambda: notebook_06.panel_of_training("abacus"), "'abacus'", "use cpu")
@@ -240,8 +243,8 @@ def folder(tmp_path_factory):
     (here / "one.txt").write_bytes(b"aaaa")
     (here / "folder").mkdir()
     checkpoint.save_checkpoint(here / "model.safetensors", gpt(), LETTERS)
-    checkpoint.save_checkpoint(here / "model folder" / "step-00000001.safetensors", gpt(), LETTERS)
-    (here / "model folder" / "lock").touch()
+    checkpoint.save_checkpoint(here / "kept" / "step-00000001.safetensors", gpt(), LETTERS)
+    (here / "kept" / "lock").touch()
     save_file({"weight": torch.zeros(3)}, here / "other.safetensors")
     checkpoint.write_file(here / "run.safetensors", {"losses": torch.zeros(1)}, {"history": {}})
     return here
@@ -261,15 +264,15 @@ def test_a_bad_call_is_one_sentence_and_leaves_nothing(name, call, words, folder
     before, kept = state_of(folder), records()
     with pytest.raises((ValueError, SystemExit)) as caught:
         call()
-    said = str(caught.value)
+    sentence = str(caught.value)
     if isinstance(caught.value, SystemExit) and caught.value.code == 2:  # argparse writes what is wrong
-        said = capsys.readouterr().err.strip().splitlines()[-1]
+        sentence = capsys.readouterr().err.strip().splitlines()[-1]
     else:
-        assert said.endswith(".") or isinstance(caught.value, SystemExit), said
-        assert re.search(r"\bmust\b|[:;] \w+", said), f"no remedy: {said}"
-    assert "\n" not in said and len(said) < 400, said
+        assert sentence.endswith(".") or isinstance(caught.value, SystemExit), sentence
+        assert re.search(r"\bmust\b|[:;] \w+", sentence), f"no remedy: {sentence}"
+    assert "\n" not in sentence and len(sentence) < 400, sentence
     for word in words:
-        assert word in said, said
+        assert word in sentence, sentence
     assert state_of(folder) == before and records() == kept, "nothing is written, nothing is lost"
     assert plt.get_fignums() == [], "no half-drawn figure is left"
 
@@ -279,11 +282,9 @@ def test_a_bad_call_is_one_sentence_and_leaves_nothing(name, call, words, folder
 
 def controls_of(made):
     """The controls of a panel by their label."""
-    found = {}
-    for child in made.children[0].children:
-        for widget in [child, *getattr(child, "children", [])]:
-            found[getattr(widget, "description", "")] = widget
-    return found
+    rows = made.children[0].children
+    widgets = [widget for row in rows for widget in (row, *getattr(row, "children", []))]
+    return {getattr(widget, "description", ""): widget for widget in widgets}
 
 
 def message_of(made):
@@ -316,15 +317,15 @@ def test_a_panel_says_what_is_wrong_and_keeps_its_picture(error):
     made = panel.panel(draw, height=panel.int_slider(0, 0, 9, "height"))
     before = bytes(made.image.value)
     controls_of(made)["height"].value = 1
-    said = panel.first_line(error)
-    assert f"Not possible: {said}" in message_of(made) and "\n" not in message_of(made) and said
+    reason = panel.first_line(error)
+    assert f"Not possible: {reason}" in message_of(made) and "\n" not in message_of(made) and reason
     assert "<b>:" not in made.message.value, "as text, not as HTML"
     assert bytes(made.image.value) == before
     controls_of(made)["height"].value = 0
     assert message_of(made) == ""
 
 
-def test_impossible_shapes_are_said_by_the_panel_of_counts():
+def test_the_panel_of_counts_tells_of_impossible_shapes():
     made = notebook_05.panel_of_counts()
     controls = controls_of(made)
     heads = next(c for label, c in controls.items() if label.startswith("n_head"))
@@ -335,7 +336,7 @@ def test_impossible_shapes_are_said_by_the_panel_of_counts():
 
 
 @pytest.mark.parametrize("prompt, words", [("", "empty"), ("a?", "'?' at position 1"), ("\0", "position 0")])
-def test_prompts_that_cannot_be_encoded_are_said_by_the_panel_of_sampling(prompt, words):
+def test_the_panel_of_sampling_tells_of_prompts_that_cannot_be_encoded(prompt, words):
     made = notebook_06.panel_of_sampling(gpt(), LETTERS, "abc")
     controls_of(made)["prompt"].value = prompt
     assert words in message_of(made)

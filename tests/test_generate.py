@@ -128,7 +128,14 @@ def test_probabilities_are_those_of_the_definition(logits, temperature, top_k, t
 
 def test_top_p_of_one_keeps_everything():
     logits = torch.tensor([20.0, 0.0, -5.0])
-    assert (next_token_probs(logits, top_p=1.0) > 0).all()
+    for top_k in (None, 3):
+        assert (next_token_probs(logits, top_k=top_k, top_p=1.0) > 0).all()
+
+
+def test_top_k_comes_before_top_p():
+    # Of all tokens it takes two to reach 0.6; of the two that are left after top_k=2 the first has 2/3.
+    assert (next_token_probs(LOGITS, top_p=0.6) > 0).tolist() == [False, True, False, True]
+    assert (next_token_probs(LOGITS, top_k=2, top_p=0.6) > 0).tolist() == [False, True, False, False]
 
 
 def test_rows_and_leading_dimensions_are_separate():
@@ -140,7 +147,8 @@ def test_rows_and_leading_dimensions_are_separate():
 
 
 def test_half_precision_logits_are_sampled_in_full_precision():
-    assert next_token_probs(LOGITS.bfloat16(), top_p=0.9).dtype == torch.float32
+    for dials in ({}, {"top_k": 3}, {"top_p": 0.9}):
+        assert next_token_probs(LOGITS.bfloat16(), 0.8, **dials).dtype == torch.float32
 
 
 def test_the_smallest_temperatures_that_are_allowed_work(tiny_gpt):
@@ -277,6 +285,7 @@ def test_the_view_never_leaves_the_block_and_never_moves_back(length, block_size
     assert start >= window_start(length - 1, block_size) or length == 1
     assert length <= block_size or length - start >= block_size // 2, "at least half a block to look at"
     assert start == 0 or length > block_size
+    assert start % max(block_size // 2, 1) == 0, "rarely: each move makes what is cached stale"
 
 
 def test_sampling_draws_from_the_probabilities():
@@ -508,6 +517,7 @@ def test_a_stop_string_may_begin_inside_a_token():
     assert "".join(pieces("x日本y", "本y", BYTES)) == "x日"
     twice = BytePairTokenizer([(ord("a"), ord("b")), (256, 256)])
     assert pieces("abab", "b", twice) == ["a"], "the first of two in one token"
+    assert pieces("abab", "ba", twice) == ["a"], "in the middle of one"
 
 
 def test_bytes_that_are_no_text_show_as_decode_shows_them():

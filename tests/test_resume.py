@@ -256,6 +256,13 @@ def test_files_of_others_in_the_folder_are_left_alone(tmp_path):
     assert not ours.exists() and all(path.read_text() == "half" for path in others)
 
 
+def test_a_best_file_that_was_moved_away_is_written_again(tmp_path):
+    train_in(tmp_path, short(), should_stop=lambda: len(checkpoints(tmp_path)) == 2)
+    (tmp_path / "best.safetensors").rename(tmp_path / "mine")
+    _, history = train_in(tmp_path, short())
+    assert_same_weights(weights_of(load_checkpoint(tmp_path / "best.safetensors")[0]), history.best_weights)
+
+
 @pytest.mark.parametrize("kind", ["a text", "a model"])
 @pytest.mark.parametrize("again", [False, True])
 def test_a_best_file_of_somebody_else_is_never_replaced(tmp_path, kind, again):
@@ -349,7 +356,7 @@ def test_a_damaged_checkpoint_is_announced_and_the_one_before_is_used(tmp_path, 
     assert newest.name in said and "The checkpoint before it is used." in said
     for path in checkpoints(tmp_path / "run"):
         path.write_bytes(b"")
-    with pytest.raises(ValueError, match=r"No checkpoint in .* is whole: delete the folder"):
+    with pytest.raises(ValueError, match=r"No checkpoint in .* can be used: choose another folder"):
         train_in(tmp_path / "run", short())
 
 

@@ -3,22 +3,23 @@
     python tools/grade.py handed-in/*/02_bigram.ipynb --csv grades.csv
 
 Outputs count for nothing. Of each exercise the learner's function is taken from the source of the notebook,
-with the imports, constants, functions and classes that it needs, and called on 20 new random cases in a
-process of its own (grade_worker.py), which holds nothing of the course. Only bytes come back from there, and
-are compared here with the slow code of this copy of the course. So it earns nothing to forge outputs, to
-print "Solved", to bring along another `helpers`, to change torch or `check`, to look into the memory around
-the function, to end the process, or to know the cases of `check`. A function that does not end, or eats the
-memory, is stopped.
+with the imports, constants, functions and classes that it needs, and is called on 20 new random cases in a
+process (grade_worker.py) that holds nothing of the course. Only bytes come back from there, and are compared
+here with what the slow code of this copy of the course says. So it earns nothing to forge outputs, to print
+"Solved", to bring along other `helpers`, to change torch or `check`, to search the memory around the
+function, to end the process, or to know the cases of `check`. Who copies the slow code or the solution of
+the page has solved the exercise, here as for `check`.
 
-What protects the machine: the worker starts in an empty folder with an empty environment; time, memory and
-the size of files are limited; it may start no other process; and where Linux has Landlock (most have since
-5.13), it can read Python's own folders, open nothing else, and reach no other process and no TCP. Elsewhere
-it can read whatever you can, the slow code in this folder too, and write wherever you can. It is no
-sandbox against an expert: grade with an account that can do no harm, never as root, who may start processes.
+What protects the machine: the worker starts in an empty folder with an empty environment; its time, memory
+and output are limited; it may start no process (but root may: never grade as root); and all that was left
+running in its group is killed. Where Linux has Landlock (most have it since 5.13), the worker can read the
+folders of Python and torch, and can open nothing else, write nowhere, look into no other process and, since
+6.7, reach nothing by TCP. Without it, a function can read and write whatever you can, and could search this
+folder for the slow code; a line on stderr then says so. It is no prison for an expert: use an account that
+can do no harm. A prepared function can also take a few minutes of your time before it is stopped.
 
-A student is the folder of a file or, if all lie in one folder, the name of the file. The table also says why
-an exercise is not solved; copying the slow code or the solution of the page solves it, here as in `check`.
-Exit status: 0 if all files could be read.
+A student is the folder of a file or, if that is the same for all, the name of the file. A table says which
+exercises are solved, or in a sentence why not. Exit status: 0 if all files could be read, 1 if not.
 """
 
 import argparse
@@ -38,6 +39,8 @@ import sysconfig
 import tempfile
 from pathlib import Path
 
+import torch
+
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
@@ -46,11 +49,15 @@ from helpers.exercises import check  # noqa: E402
 from helpers.files import write_whole  # noqa: E402
 from tools.grade_worker import MAX_ANSWERS, landlock_version, pack, unpack  # noqa: E402
 
+PACKAGES = str(Path(torch.__file__).parents[1])  # the folder that torch is installed in
 WORKER = ROOT / "tools" / "grade_worker.py"
-MAX_NOTEBOOK = 50_000_000  # bytes; pictures in outputs take most
+MAX_NOTEBOOK = 100_000_000  # bytes; pictures in outputs take most of them
+MAX_CODE = 1_000_000  # characters; a page of the course has some ten thousand
 START = 60  # seconds to start Python and load torch on a slow machine
-SECONDS = 20  # for the cases of one exercise
+SECONDS = 20  # of computing, for the cases of one exercise; three times as long if it sleeps
 MEMORY = 1 << 30  # bytes, besides what torch takes
+SYSTEM = """/usr /lib /lib64 /etc/ld.so.cache /dev/null /dev/urandom
+    /proc/self /proc/cpuinfo /proc/meminfo /sys/devices/system""".split()  # what Python and torch may read
 COLUMNS = ("student", "file", "notebook", "exercise", "solved", "sentence", "seed")
 
 
@@ -60,15 +67,12 @@ COLUMNS = ("student", "file", "notebook", "exercise", "solved", "sentence", "see
 def cells_of(path):
     """The cells of a notebook as pairs (type, source). Raises ValueError if there are none to be read."""
     try:
-        if path.stat().st_size > MAX_NOTEBOOK:
-            raise ValueError(f"{path} is larger than {MAX_NOTEBOOK:,} bytes: clear its outputs.")
-        notebook = json.loads(path.read_bytes())
-        return [(str(cell["cell_type"]), "".join(cell["source"])) for cell in notebook["cells"]]
+        with path.open("rb") as file:
+            notebook = json.loads(file.read(MAX_NOTEBOOK))
+        return [(cell["cell_type"], "".join(cell["source"])) for cell in notebook["cells"]]
     except OSError as error:
         raise ValueError(f"{path} cannot be read: {error.strerror}.") from None
-    except (ValueError, KeyError, TypeError, RecursionError) as error:
-        if "clear its outputs" in str(error):
-            raise
+    except (ValueError, KeyError, TypeError, RecursionError):
         raise ValueError(f"{path} is no notebook: ask for the .ipynb file as Jupyter saves it.") from None
 
 
@@ -105,9 +109,8 @@ def students_of(paths):
 def readable():
     """The files and folders that Python and torch are loaded from; none that holds the course."""
     folders = {sysconfig.get_path(kind) for kind in ("stdlib", "platstdlib", "purelib", "platlib")}
-    folders |= {f"{sys.base_prefix}/lib", "/usr", "/lib", "/lib64", "/sys/devices/system", "/proc/self"}
-    folders |= {"/etc/ld.so.cache", "/proc/cpuinfo", "/proc/meminfo", "/dev/null", "/dev/urandom"}
-    folders |= set(filter(None, os.environ.get("LD_LIBRARY_PATH", "").split(":")))
+    folders |= {PACKAGES, f"{sys.base_prefix}/lib", *os.environ.get("LD_LIBRARY_PATH", "").split(":")}
+    folders = (folders | set(SYSTEM)) - {""}
     return sorted(folder for folder in folders if not ROOT.is_relative_to(Path(folder).resolve()))
 
 
@@ -115,12 +118,14 @@ def answers_of(names, code, start, seconds):
     """(answers, how it ended): run the functions of these exercises in a worker.
 
     answers is a dict from (exercise, number of the case) to (fault or None, values). What the worker left is
-    its own word, perhaps a forged one: good for being compared, not for being believed.
+    its own word, perhaps a forged one: good for being compared, not for being believed. Raises ValueError if
+    the worker ended before any of the learner's code was run.
     """
-    words = dict(names=names, cells=code, seconds=seconds, memory=MEMORY, readable=readable())
+    words = dict(names=names, cells=code, seconds=seconds, memory=MEMORY)
+    words |= dict(packages=PACKAGES, readable=readable())
     raw, ended = run_worker(
         pack(words, [tuple(args for args, _ in cases_of(name, start)) for name in names]),
-        START + seconds * len(names),
+        START + 3 * seconds * len(names),
     )
     answers = {}
     file = io.BytesIO(raw)
@@ -128,6 +133,8 @@ def answers_of(names, code, start, seconds):
         while head := file.read(8):
             words, values = unpack(file.read(int.from_bytes(head, "little")))
             answers[words["name"], words["case"]] = words.get("fault"), values
+    if (None, None) not in answers:
+        raise ValueError(f"the worker could not start: {ended}. Does python -I -c 'import torch' work?")
     return answers, ended
 
 
@@ -160,9 +167,9 @@ def run_worker(task, seconds):
 
 def how_it_ended(status):
     """Words for the exit status of a worker; None if it did not end by itself."""
-    if status is None or status == -getattr(signal, "SIGALRM", 0):
+    if status in (None, -14, -24, -27):  # the numbers of SIGALRM, SIGXCPU and SIGPROF
         return "it takes too long"
-    if status == -getattr(signal, "SIGKILL", 0):
+    if status == -9:  # SIGKILL: by a limit, or by a system without memory
         return "it takes too long, or too much memory"
     return f"the process died of signal {-status}" if status < 0 else "it ended the process"
 
@@ -184,17 +191,19 @@ def cases_of(name, start):
 def verdicts(code, names, start, seconds):
     """Pairs (exercise, what is wrong, empty if it is solved) for the code cells of a notebook.
 
-    All exercises share one worker. If one of them ends it, another goes on behind that one.
+    All exercises share one worker. If one of them ends it, another worker goes on behind that one.
     """
     names = list(names)
     while names:
         answers, ended = answers_of(names, code, start, seconds)
-        finished = True
-        while names and finished:
+        known = {name for name, _ in answers}  # a fault of the notebook, or that it was begun
+        go_on = True
+        while names and go_on:
             name = names.pop(0)
             got = [answers.get((name, n)) for n in range(check.CASES)]
             finished = None not in got or any(message and message[0] for message in got)
             yield name, wrong_with(name, start, got, ended)
+            go_on = finished and names and names[0] in known
 
 
 def wrong_with(name, start, got, ended):
@@ -238,8 +247,10 @@ def rows_of(path, student, start, seconds):
     """The rows of one file, as dicts by COLUMNS. Raises ValueError if it is no notebook of the course."""
     cells = cells_of(path)
     number = number_of(path, cells)
-    names = check.NOTEBOOKS[number - 1].EXERCISES
-    for name, wrong in verdicts(code_of(cells), names, start, seconds):
+    names, code = check.NOTEBOOKS[number - 1].EXERCISES, code_of(cells)
+    if sum(map(len, code)) > MAX_CODE:
+        raise ValueError(f"{path} holds more than {MAX_CODE:,} characters of code: look at it yourself.")
+    for name, wrong in verdicts(code, names, start, seconds):
         sentence = f"Not solved: {wrong}" if wrong else "Solved"
         values = (student, str(path), number, name, "no" if wrong else "yes", sentence, start)
         yield dict(zip(COLUMNS, values))
@@ -290,7 +301,9 @@ def main(arguments=None):
     parser.add_argument("files", type=Path, nargs="+", metavar="FILE")
     parser.add_argument("--csv", type=Path, help="write the table to this file too")
     parser.add_argument("--seed", type=int, help="repeat the cases of an earlier table")
-    parser.add_argument("--seconds", type=int, default=SECONDS, help="for one exercise (%(default)s)")
+    parser.add_argument(
+        "--seconds", type=int, default=SECONDS, help="of computing, for one exercise (%(default)s)"
+    )
     args = parser.parse_args(arguments)
     start = secrets.randbelow(10**9) if args.seed is None else args.seed
     if landlock_version() < 1:

@@ -143,7 +143,8 @@ def names_of(node):
     binds = {s.get_name() for s in top.get_symbols() if s.is_assigned() or s.is_imported()}
     needs = {s.get_name() for s in top.get_symbols() if s.is_referenced()}
     if not isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
-        binds |= {_owner(part) for part in ast.walk(node)} - {None}
+        altered = {_altered(part) for part in ast.walk(node)} - {None}
+        binds, needs = binds | altered, needs | altered
     later, waiting = set(), top.get_children()
     while waiting:
         table = waiting.pop()
@@ -152,9 +153,11 @@ def names_of(node):
     return binds, needs, later
 
 
-def _owner(node):
-    """x, for a node that sets x[...] or x.name; otherwise None."""
-    if not isinstance(node, ast.Subscript | ast.Attribute) or not isinstance(node.ctx, ast.Store):
+def _altered(node):
+    """x, for a node that is x += ..., or sets x[...] or x.name; otherwise None."""
+    if isinstance(node, ast.AugAssign):
+        node = node.target
+    elif not isinstance(node, ast.Subscript | ast.Attribute) or not isinstance(node.ctx, ast.Store):
         return None
     while isinstance(node, ast.Subscript | ast.Attribute):
         node = node.value
@@ -267,23 +270,39 @@ def limit(seconds, memory):
             resource.setrlimit(what, (most, most))
 
 
+def set_alarms(seconds):
+    """End this process after so many seconds of computing, or three times as many of waiting.
+
+    A learner's code can turn that off, and then meets the limits of all exercises together.
+    """
+    if hasattr(signal, "setitimer"):  # not on Windows
+        for timer, number, time_left in (
+            (signal.ITIMER_PROF, signal.SIGPROF, seconds),
+            (signal.ITIMER_REAL, signal.SIGALRM, 3 * seconds),
+        ):
+            signal.signal(number, signal.SIG_DFL)
+            signal.setitimer(timer, time_left)
+
+
 # ---------------------------------------------------------------- running
 
 
 class Loader(importlib.abc.InspectLoader):
-    """Imports a text as if it stood in a file."""
+    """Imports a text as if it stood in a file that is called "page"."""
 
     def __init__(self, text):
         self.text = text
+        linecache.cache["page"] = (len(text), None, text.splitlines(keepends=True), "page")  # for tracebacks
 
     def get_source(self, fullname):
         return self.text
 
+    def get_code(self, fullname):
+        return self.source_to_code(self.text, "page")
+
 
 def function_of(name, source):
     """The function of this name of a text, which is run for it."""
-    # So that a traceback can show the line; code that was no file is said to be in <string>.
-    linecache.cache["<string>"] = (len(source), None, source.splitlines(keepends=True), "<string>")
     loader = Loader(source)
     module = importlib.util.module_from_spec(importlib.util.spec_from_loader("page", loader))
     module.display = print  # which is there in a notebook
@@ -310,7 +329,7 @@ def fault_of(error):
         return str(error)
     if isinstance(error, ModuleNotFoundError) and str(error.name).split(".")[0] == "helpers":
         return "it uses helpers, which are not here: write what it needs of them into the notebook."
-    lines = [f.line for f in traceback.extract_tb(error.__traceback__) if f.filename == "<string>" and f.line]
+    lines = [f.line for f in traceback.extract_tb(error.__traceback__) if f.filename == "page" and f.line]
     with_line = f" at `{lines[-1]}`" if lines else ""
     return f"it raised {type(error).__name__}{with_line}: {' '.join(str(error).split()) or 'no reason given'}"
 
@@ -343,6 +362,7 @@ def main():
         os.write(out, len(raw).to_bytes(8, "little") + raw)
 
     words, _ = _header(task)
+    sys.path.append(words["packages"])
     forbid_files(words["readable"])
     page, sources = page_of(words["cells"]), {}
     for name in words["names"]:
@@ -356,11 +376,11 @@ def main():
         torch.set_num_threads(1)
         _, cases = unpack(task)
         limit(words["seconds"] * len(sources) + 1, words["memory"])
+    send({"name": None, "case": None})  # from here on whatever happens is the learner's doing
     for n, name in enumerate(words["names"]):
         if name in sources:
-            if hasattr(signal, "alarm"):  # the end of this process, unless the learner's code turns it off
-                signal.signal(signal.SIGALRM, signal.SIG_DFL)
-                signal.alarm(words["seconds"])
+            send({"name": name, "case": None})
+            set_alarms(words["seconds"])
             run(name, sources[name], cases[n], send)
     os._exit(0)  # at once: no thread, no atexit and no __del__ of the learner is waited for
 

@@ -85,22 +85,24 @@ def bench_table(record):
 def results(ladder):
     """Three lines of what was measured; a line without a record is left out."""
     lines = [
-        f"- **What each idea is worth**: from {ladder['uniform']:.2f} nats per character, which is knowing "
-        f"nothing, over {ladder['bigram']:.2f} with a table of pairs and {ladder['one head']:.2f} with one "
-        f"head of attention to {ladder['full']:.2f}, on the bundled plays."
+        f"- **What each idea is worth** on the bundled plays: from {ladder['uniform']:.2f} nats per character, "
+        f"which is knowing nothing, through {ladder['bigram']:.2f} with a table of pairs and "
+        f"{ladder['one head']:.2f} with one head of attention, down to {ladder['deeper']:.2f} with three "
+        "small blocks."
     ]
     for run in load_records("plays"):
         if run["preset"] == "course-cpu":
             lines.append(
-                f"- **On two CPU cores**: a model of {run['parameters']:,} parameters trained in "
-                f"{run['train_seconds']:.0f} seconds, {run['bits_per_character']:.2f} bits per character."
+                f"- **The full run** ({run['hardware']}): a model of {run['parameters']:,} parameters, trained "
+                f"in {run['train_seconds']:.0f} seconds, evaluation not counted, reaches {run['best_val']:.2f} "
+                f"nats, which is {run['bits_per_character']:.2f} bits per character."
             )
     ratios = {row["row"]: row["ratio"] for row in (load_bench() or {"rows": []})["rows"]}
     if {"time-to-loss", "generation"} <= ratios.keys():
         lines.append(
-            f"- **Beside a plain script** on the same cores: the script's final loss in "
-            f"{ratios['time-to-loss']:.0%} of its time, and {ratios['generation']:.0f} times as many "
-            "characters a second from the model that the published scripts share."
+            f"- **Beside published recipes** on the same machine: the loss of nanoGPT's CPU recipe in "
+            f"{ratios['time-to-loss']:.0%} of its time, by another model and optimizer; and "
+            f"{ratios['generation']:.0f} times as many characters a second from the same model."
         )
     return lines
 

@@ -30,7 +30,7 @@ from helpers.pictures.panel import (
 from helpers.pictures.shared import label_axis, running_mean
 from helpers.pictures.style import BLUE, GREEN, GREY, ORANGE, SKY, WIDTH, figure_title, to_png, visible
 from helpers.presets import PRESETS
-from helpers.program.build import build, too_large
+from helpers.program.build import build, check_batch_fits, too_large
 from helpers.train import Callbacks, History, TrainConfig, train
 
 
@@ -334,7 +334,9 @@ class TrainingProgram:
         faster = changes["learning_rate"] / recipe["learning_rate"]
         changes["muon_learning_rate"] = TrainConfig(**recipe).muon_learning_rate * faster
         shape = {name: control.value for name, control in self.of_model.items()}
-        return Run(*build(self.preset.value, load_corpus(self.text.value), shape, changes))
+        run = Run(*build(self.preset.value, load_corpus(self.text.value), shape, changes))
+        check_batch_fits(run.model, run.config, self.device)
+        return run
 
     def trained(self):
         """Train the run on from where it is: its History at the end or at Stop."""

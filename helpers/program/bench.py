@@ -33,13 +33,20 @@ import torch
 import helpers.train
 from helpers.data import Corpus, get_batch, load_corpus
 from helpers.device import bf16_is_fast, hardware, keep_freed_memory, pick_device
-from helpers.files import DATA_DIR, RUNS_DIR, write_whole
+from helpers.files import DATA_DIR, RUNS_DIR
 from helpers.generate import generate
 from helpers.model import GPT, GPTConfig
 from helpers.optimizers import make_optimizers, orthogonalise
 from helpers.presets import PRESETS
 from helpers.program.build import build
-from helpers.program.nanogpt import NANOGPT_VAL, nanogpt_copy, nanogpt_rate, nanogpt_recipe, output_of
+from helpers.program.nanogpt import (
+    NANOGPT_VAL,
+    check_checkout,
+    nanogpt_copy,
+    nanogpt_rate,
+    nanogpt_recipe,
+    output_of,
+)
 from helpers.program.plain import (
     clock,
     plain_generate,
@@ -49,6 +56,7 @@ from helpers.program.plain import (
     stacked_batch,
     with_list_of_heads,
 )
+from helpers.program.records import write_record
 from helpers.tokenizer import CharTokenizer
 from helpers.train import Callbacks, TrainConfig, evaluate, train
 
@@ -619,10 +627,12 @@ def main(arguments=None):
         device = pick_device(args.device)
         if args.nanogpt and device.type != "cpu":
             raise ValueError(f"--nanogpt runs a recipe for the CPU, not for {device.type}: add --device cpu.")
+        if args.nanogpt:
+            check_checkout(args.nanogpt)
         args.out.mkdir(parents=True, exist_ok=True)  # a folder that cannot be made is noticed now
         record = run(args.only or list(ROWS), device, args.quick, args.nanogpt)
         path = args.out / f"bench-{device.type}.json"
-        write_whole(path, (json.dumps(record, indent=1, ensure_ascii=False) + "\n").encode())
+        write_record(path, record)
     except (ValueError, FloatingPointError, OSError) as error:
         raise SystemExit(str(error)) from None
     except KeyboardInterrupt:

@@ -9,7 +9,7 @@ import torch
 from helpers.checks import shown
 from helpers.data import check_block_fits, train_val_split
 from helpers.device import world_size
-from helpers.model import GPT, GPTConfig, check_in_vocabulary, parameter_table, training_memory
+from helpers.model import GPT, GPTConfig, check_in_vocabulary, numbers_of, training_memory
 from helpers.presets import PRESETS
 from helpers.program.large_text import tokens_of_file
 from helpers.tokenizer import BytePairTokenizer, CharTokenizer
@@ -82,7 +82,7 @@ def configured(kind, settings):
 
 def check_model_fits(config):
     """Raise ValueError if the weights of GPT(config) alone need more memory than the machine has."""
-    if 4 * sum(parameter_table(config).values()) > machine_memory():
+    if 4 * numbers_of(config) > machine_memory():
         raise ValueError(
             f"A model of vocab_size={config.vocab_size}, n_layer={config.n_layer}, n_embd={config.n_embd}, "
             f"block_size={config.block_size} does not fit into the memory: lower the largest of them."
@@ -90,19 +90,24 @@ def check_model_fits(config):
 
 
 def check_run(model, train_ids, val_ids, config):
-    """Raise ValueError if the texts do not suit the model, or a batch not the processes or the memory."""
+    """Raise ValueError if the texts do not suit the model, or a batch not the processes."""
     for name, ids in (("train_ids", train_ids), ("val_ids", val_ids)):
         check_block_fits(ids, model.config.block_size)
         check_in_vocabulary(name, ids[: 2**24], model)  # not all of a text larger than memory
-    part, rest = divmod(config.batch_size, config.accumulation_steps * world_size())
-    if rest:
+    if config.batch_size % (config.accumulation_steps * world_size()):
         raise ValueError(
             f"batch_size={config.batch_size} does not divide among {world_size()} processes and "
             f"accumulation_steps={config.accumulation_steps}: choose a multiple of both."
         )
-    # A machine's memory is promised first and found missing later, when it is too late for a sentence.
-    # (A GPU's is refused at once.) Half: in bfloat16, at the least.
-    if sum(training_memory(model.config, part).values()) / 2 > machine_memory():
+
+
+def check_batch_fits(model, config, device):
+    """Raise ValueError if a batch needs more memory than the machine of a CPU has."""
+    # That memory is promised first and found missing later, when it is too late for a sentence. A GPU's
+    # is refused at once.
+    part = config.batch_size // (config.accumulation_steps * world_size())
+    needed = sum(training_memory(model.config, part).values()) / 2  # in bfloat16, at the least
+    if device.type == "cpu" and needed > machine_memory():
         raise ValueError(too_large(model, config))
 
 

@@ -48,7 +48,7 @@ def run_folder(folder, model, tokenizer, config, device, train_ids, val_ids, fre
                 old.unlink(missing_ok=True)
         barrier()  # before any process looks what is there
         history = resume(folder, model, config, device, identity)
-        best_saved = history.best_step if history else None
+        best_saved = history.best_step if history and (folder / BEST).exists() else None
 
         def save(history):
             nonlocal best_saved
@@ -163,7 +163,9 @@ def newest(folder):
         except ValueError as error:
             tqdm.write(f"{error} The checkpoint before it is used.")
     if paths:
-        raise ValueError(f"No checkpoint in {folder} is whole: delete the folder and start again.")
+        raise ValueError(
+            f"No checkpoint in {folder} can be used: choose another folder, or begin anew with fresh."
+        )
     return None, None
 
 
@@ -189,7 +191,7 @@ def check_same_run(header, identity, folder):
         differ = differ[:5] + [f"and {len(differ) - 5} more"] * (len(differ) > 5)
         raise ValueError(
             f"The run in {folder} is not this one ({'; '.join(differ)}): "
-            "go on with its settings, or choose another folder."
+            "go on with its settings, choose another folder, or begin anew with fresh."
         )
     for what, name in (("in", "precision"), ("with torch", "torch")):
         if header.get(name) != identity[name]:

@@ -33,15 +33,19 @@ NANOGPT_VAL = 1.8857  # what this reached on Tiny Shakespeare when the course's 
 WARM_UP = 10  # iterations that do not count in a rate
 
 
+def check_checkout(checkout):
+    """Raise ValueError unless the folder has all that training needs."""
+    missing = [name for name in NANOGPT_FILES if not (Path(checkout) / name).is_file()]
+    if missing:
+        raise ValueError(f"--nanogpt {checkout} has no {missing[0]}: give the folder of a nanoGPT checkout.")
+
+
 @contextlib.contextmanager
 def nanogpt_copy(checkout, text):
     """A temporary folder with what training needs of a nanoGPT checkout, and text as its corpus.
 
-    Raises ValueError if a file is missing or the text cannot be prepared.
+    Raises ValueError if the text cannot be prepared.
     """
-    missing = [name for name in NANOGPT_FILES if not (Path(checkout) / name).is_file()]
-    if missing:
-        raise ValueError(f"--nanogpt {checkout} has no {missing[0]}: give the folder of a nanoGPT checkout.")
     with tempfile.TemporaryDirectory() as folder:
         for name in NANOGPT_FILES:
             (Path(folder) / name).parent.mkdir(parents=True, exist_ok=True)

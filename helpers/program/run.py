@@ -19,7 +19,7 @@ from helpers.files import DATA_DIR, RUNS_DIR
 from helpers.generate import generate
 from helpers.model import GPTConfig, count_parameters
 from helpers.presets import PRESETS
-from helpers.program.build import build, build_from_file, too_large
+from helpers.program.build import build, build_from_file, check_batch_fits, too_large
 from helpers.program.folder import run_folder
 from helpers.program.records import record_of, write_record
 from helpers.train import Callbacks, TrainConfig, train
@@ -55,12 +55,14 @@ def parser():
     made.add_argument("--out", type=Path, default=RUNS_DIR, help="folder of the JSON record")
     made.add_argument("--checkpoints", type=Path, default=None, help="folder of the run's checkpoints")
     made.add_argument("--fresh", action="store_true", help="begin anew, even if the run could go on")
-    made.add_argument("--sample", type=int, default=300, help="characters written at every sweep")
+    made.add_argument("--sample", type=int, default=300, help="tokens written at every sweep")
     for title, kind in (("model", GPTConfig), ("training", TrainConfig)):
         group = made.add_argument_group(title, "default: the preset's value")
         for f in dataclasses.fields(kind):
             convert = true_or_false if f.type is bool else f.type
-            group.add_argument(f"--{f.name}", type=convert, help=f.metadata["help"].replace("%", "%%"))
+            choices = f.metadata["choices"]
+            explained = f.metadata["help"] + (f" ({', '.join(choices)})" if choices else "")
+            group.add_argument(f"--{f.name}", type=convert, help=explained.replace("%", "%%"))
     return made
 
 
@@ -79,6 +81,7 @@ def train_and_record(args, device):
     name = f"{args.preset}-{corpus_name}-{device.type}"
     folder = args.checkpoints or DATA_DIR.parent / "build" / "runs" / name
     # All that can be refused is refused before anything is written, or removed for --fresh.
+    check_batch_fits(model, config, device)
     check_folder("records", args.out)
     check_folder("checkpoints", folder)
     report = tqdm.write if rank() == 0 else lambda line: None
@@ -119,7 +122,7 @@ def build_from_arguments(args):
         return {k: v for k, v in named.items() if v is not None}
 
     changes = given(GPTConfig), given(TrainConfig)
-    text = args.corpus or os.environ.get("COURSE_CORPUS") or "plays"
+    text = os.path.expanduser(args.corpus or os.environ.get("COURSE_CORPUS") or "plays")
     if Path(text).is_file() and Path(text).stat().st_size >= LARGE_TEXT_BYTES:
         with rank_0_first():  # the others then find the ids, and do not encode once more
             return name_of_own(text), build_from_file(args.preset, text, *changes)
