@@ -24,8 +24,8 @@ COPIED = (
     "helpers tests tools notebooks data docs .ci .github pyproject.toml Makefile README.md CONTRIBUTING.md "
     "requirements.txt environment.yml LICENSE .gitattributes .gitignore .pre-commit-config.yaml"
 ).split()
-# Not asked: what opens a browser, and what is about the form of a file, or about this list.
-NOT_ASKED = "browser classroom colab notebooks project mutants".split()
+# Not asked: what opens a browser, grades, or is about the form of a file or about this list.
+NOT_ASKED = "browser classroom colab grade notebooks project mutants".split()
 OTHERS = [".", *(f"--ignore=tests/test_{name}.py" for name in NOT_ASKED)]
 SETTINGS = {
     "OMP_NUM_THREADS": "1",

@@ -85,17 +85,17 @@ def bench_table(record):
 def results(ladder):
     """Three lines of what was measured; a line without a record is left out."""
     lines = [
-        f"- **What each idea is worth** on the bundled plays: from {ladder['uniform']:.2f} nats per character, "
-        f"which is knowing nothing, through {ladder['bigram']:.2f} with a table of pairs and "
+        f"- **What each idea is worth** on the bundled plays: from {ladder['uniform']:.2f} nats per "
+        f"character, which is knowing nothing, through {ladder['bigram']:.2f} with a table of pairs and "
         f"{ladder['one head']:.2f} with one head of attention, down to {ladder['deeper']:.2f} with three "
         "small blocks."
     ]
     for run in load_records("plays"):
         if run["preset"] == "course-cpu":
             lines.append(
-                f"- **The full run** ({run['hardware']}): a model of {run['parameters']:,} parameters, trained "
-                f"in {run['train_seconds']:.0f} seconds, evaluation not counted, reaches {run['best_val']:.2f} "
-                f"nats, which is {run['bits_per_character']:.2f} bits per character."
+                f"- **The full run** ({run['hardware']}): a model of {run['parameters']:,} parameters, "
+                f"trained in {run['train_seconds']:.0f} seconds, evaluation not counted, reaches "
+                f"{run['best_val']:.2f} nats, which is {run['bits_per_character']:.2f} bits per character."
             )
     ratios = {row["row"]: row["ratio"] for row in (load_bench() or {"rows": []})["rows"]}
     if {"time-to-loss", "generation"} <= ratios.keys():
