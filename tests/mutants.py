@@ -135,7 +135,7 @@ SURVIVED = [
     ),
     Mutant(
         "LOCAL_RANK is ignored: all processes share the first GPU",
-        "device.py", "f\"cuda:{os.environ.get('LOCAL_RANK', 0)}\"", '"cuda:0"',
+        "device.py", 'int(os.environ.get("LOCAL_RANK", 0))', "0",
         "test_device.py::test_each_process_of_torchrun_takes_a_gpu_of_its_own",
     ),
     Mutant(
@@ -398,7 +398,7 @@ GENERATE = [
     ),
     Mutant(
         "top_p drops the token that reaches p",
-        "generate.py", "probs.cumsum(-1) - probs >= top_p", "probs.cumsum(-1) >= top_p",
+        "generate.py", "before = probs.cumsum(-1) - probs ", "before = probs.cumsum(-1) ",
         "test_generate.py::test_top_p_keeps_the_smallest_set_that_reaches_p",
     ),
     Mutant(
@@ -416,7 +416,7 @@ GENERATE = [
     Mutant(
         "keys and values of the old view are used in the new one",
         "generate.py", "view, begin, cache.length = view[:, start - begin :], start, 0",
-        "view, begin = view[:, start - begin :], start",
+        "view, begin, cache.length = view[:, start - begin :], start, cache.length - (start - begin)",
         "test_generate.py::test_with_and_without_cache_every_logit_is_equal_past_the_block_too",
     ),
     Mutant(
@@ -629,6 +629,8 @@ def main(arguments=None):
     parser.add_argument("--list", action="store_true", help="say what there is, and judge nothing")
     args = parser.parse_args(arguments)
     chosen = [m for m in MUTANTS if args.only.lower() in f"{m.path} {m.fault} {m.tests}".lower()]
+    if not chosen:
+        raise SystemExit(f"There is no mutant with the words {args.only!r}: see --list.")
     if args.list:
         print(*(f"{m.path:30} {m.fault}" for m in chosen), sep="\n")
         return

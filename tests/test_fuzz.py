@@ -192,7 +192,7 @@ def test_made_up_headers_end_in_a_sentence_at_length(tmp_path_factory, trained, 
     check_header(tmp_path_factory.getbasetemp(), trained, changes)
 
 
-def test_a_header_cannot_ask_for_more_memory_than_its_file_has(tmp_path, trained):
+def test_a_header_cannot_ask_for_more_than_its_file_has(tmp_path, trained):
     (tmp_path / "m").write_bytes(trained[0])
     tensors, header = read_file(tmp_path / "m")
     doubling = [[97, 97], *([i, i] for i in range(256, 320))]  # the last piece would have 2**65 bytes
@@ -201,10 +201,22 @@ def test_a_header_cannot_ask_for_more_memory_than_its_file_has(tmp_path, trained
         ("config", SMALL | {"n_layer": 10**9}, "a larger model than its weights"),
         ("tokenizer", {"merges": doubling}, "which makes no piece"),
         ("tokenizer", {"merges": wide}, "which makes no piece"),
+        ("tokenizer", {"chars": "abcdefghijkl"}, "vocabulary is larger than its model's"),
     ]:
         (tmp_path / "m").write_bytes(signed(tensors, header | {name: value}))
         with pytest.raises(ValueError, match=f"not a whole checkpoint .*{reason}"):
             load_checkpoint(tmp_path / "m")
+
+
+def test_a_file_that_may_not_be_read_is_not_called_damaged(monkeypatch):
+    def forbidden(*args, **kwargs):  # not by permissions: root may read everywhere
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr("helpers.checkpoint.safe_open", forbidden)
+    with pytest.raises(
+        ValueError, match=r"^best cannot be read \(Permission denied\): see who may read it\.$"
+    ):
+        load_checkpoint("best")
 
 
 def test_a_model_larger_than_its_file_is_not_even_built(tmp_path, trained, monkeypatch):
