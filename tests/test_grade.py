@@ -270,9 +270,21 @@ def large_batch_gradient(gradients, sizes):
     ),
     # Text of the learner's in the table: a line of its own, a formula, colours.
     "nucleus": (
-        "it raised ValueError at `raise ValueError(FORGED)`: =1+1 mallory nucleus Solved",
-        "FORGED = '=1+1\\nmallory  nucleus  Solved\\n\\0\\x1b[32m'\n"
-        "def nucleus(probs, p):\n    raise ValueError(FORGED)",
+        ": =1+1 mallory  nucleus  Solved",
+        """
+calls = []
+def nucleus(probs, p):
+    import __main__, os
+    calls.append(p)
+    if len(calls) == 2:
+        fault = ": =1+1\\nmallory  nucleus  Solved\\0\\x1b[32m"
+        raw = __main__.pack({"name": "nucleus", "case": 0, "fault": fault})
+        for handle in range(3, 20):
+            try:
+                os.write(handle, len(raw).to_bytes(8, "little") + raw)
+            except OSError:
+                pass
+    return probs""",
     ),
     # Messages of the worker's own kind: all cases answered, no fault, the best of verdicts.
     "beam_search": (
@@ -570,6 +582,7 @@ def test_damaged_messages_are_no_answers(monkeypatch):
         "x",
         (1, (2, 3)),
     ],
+    ids=lambda answer: type(answer).__name__,
 )
 def test_what_cannot_be_compared_is_wrong(answer):
     assert not grade.agree(torch.ones(2, 2), answer) and not grade.agree(1.5, answer)

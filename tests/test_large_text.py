@@ -237,6 +237,13 @@ def test_a_text_that_changes_while_it_is_read_is_refused(book, monkeypatch, chan
     assert files(book.parent) == ["book.txt"]
 
 
+def test_ids_that_another_program_changes_while_they_are_written_are_refused(book, monkeypatch):
+    ids, write = book.parent / "book.txt.ids.npy", large_text.write_whole
+    monkeypatch.setattr(large_text, "write_whole", lambda *a: (write(*a), ids.write_bytes(b"theirs")))
+    with pytest.raises(ValueError, match=r"book\.txt\.ids\.npy was changed while it was written: try again"):
+        tokens_of_file(book)
+
+
 # ---------------------------------------------------------------- bounded memory
 
 
