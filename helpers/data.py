@@ -16,6 +16,7 @@ TINYSHAKESPEARE_SHA256 = "86c4e6aa9db7c042ec79f339dcb96d42b0075e16b8fc2e86bf0ca5
 TINYSHAKESPEARE_URL = (
     "https://raw.githubusercontent.com/karpathy/char-rnn/master/data/tinyshakespeare/input.txt"
 )
+NAMED = ("plays", "tinyshakespeare")  # texts that load_corpus knows by name
 MAX_DOWNLOAD_BYTES = 4_000_000  # the file has 1.1 MB; anything much larger is not it
 
 # ---------------------------------------------------------------- texts
@@ -56,7 +57,7 @@ def load_corpus(name_or_path=None):
 def name_of_own(path):
     """The name of a text of one's own: its file's. A file called "plays" is still not the plays."""
     name = Path(path).name
-    return f"own-{name}" if name in ("plays", "tinyshakespeare") else name
+    return f"own-{name}" if name in NAMED else name
 
 
 def check_characters(chars, path):

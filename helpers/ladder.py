@@ -12,7 +12,7 @@ from dataclasses import replace
 import torch
 from torch import nn
 
-from helpers.data import load_corpus, train_val_split
+from helpers.data import NAMED, load_corpus, train_val_split
 from helpers.files import RUNS_DIR, write_whole
 from helpers.model import (
     GPT,
@@ -128,13 +128,10 @@ def climb(corpus, measured, check=True):
     return {rung: known[rung] for rung in RUNGS[: last + 1] if rung in known}
 
 
-TEXTS = ("plays", "tinyshakespeare")  # those whose ladder docs/measurements.md shows
-
-
 def main(arguments=None):
     """The subcommand: measure the ladder on texts and write the records that climb compares with."""
     parser = argparse.ArgumentParser(prog="python -m helpers ladder", description="Measure every rung.")
-    parser.add_argument("texts", nargs="*", default=TEXTS, help="names or paths, by default both corpora")
+    parser.add_argument("texts", nargs="*", default=NAMED, help="names or paths, by default both corpora")
     try:
         for name in parser.parse_args(arguments).texts:
             print(record_ladder(load_corpus(name)))

@@ -47,7 +47,7 @@ def test_every_preset_builds_and_takes_a_step(name, text):
 
 
 def test_records_are_found_by_corpus_in_the_order_of_the_presets(monkeypatch, tmp_path):
-    for name, corpus in (("nanogpt-cpu", "plays"), ("course-cpu", "plays"), ("course-cpu", "own.txt")):
+    for name, corpus in (("nanogpt-cpu", "plays"), ("course-cpu", "plays"), ("course-cpu", "plays-2")):
         record = {"preset": name, "corpus": corpus, "device": "cpu"}
         (tmp_path / f"{name}-{corpus}-cpu.json").write_text(json.dumps(record))
     (tmp_path / "ladder-plays.json").write_text("{}")

@@ -13,7 +13,7 @@ import torch
 from tqdm.auto import tqdm
 
 from helpers.checks import check_whole, out_of_memory_as
-from helpers.data import load_corpus, name_of_own
+from helpers.data import NAMED, load_corpus, name_of_own
 from helpers.device import hardware, pick_device, process_group, rank, rank_0_first
 from helpers.files import DATA_DIR, RUNS_DIR
 from helpers.generate import generate
@@ -123,7 +123,8 @@ def build_from_arguments(args):
 
     changes = given(GPTConfig), given(TrainConfig)
     text = os.path.expanduser(args.corpus or os.environ.get("COURSE_CORPUS") or "plays")
-    if Path(text).is_file() and Path(text).stat().st_size >= LARGE_TEXT_BYTES:
+    own = text not in NAMED and Path(text).is_file()
+    if own and Path(text).stat().st_size >= LARGE_TEXT_BYTES:
         with rank_0_first():  # the others then find the ids, and do not encode once more
             return name_of_own(text), build_from_file(args.preset, text, *changes)
     corpus = load_corpus(text)
