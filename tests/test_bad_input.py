@@ -382,3 +382,12 @@ def spoiled(parts):
     with torch.no_grad():
         parts[0].lm_head.weight.fill_(NAN)
     return parts
+
+
+def test_the_panel_of_training_refuses_a_batch_beyond_the_machine(monkeypatch):
+    monkeypatch.setattr(notebook_06, "load_corpus", lambda name: OWN)
+    monkeypatch.setattr("helpers.program.build.check_model_fits", lambda config: None)
+    monkeypatch.setattr("helpers.program.build.machine_memory", lambda: 1000)
+    monkeypatch.setattr(notebook_06, "train", lambda *args, **kwargs: pytest.fail("it was tried"))
+    made = notebook_06.panel_of_training(CPU)
+    assert "does not fit into the memory" in pressed(made, "Train")

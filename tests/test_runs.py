@@ -21,7 +21,7 @@ from helpers.model import GPT, GPTConfig
 from helpers.presets import PRESETS
 from helpers.program import records
 from helpers.program import run as program
-from helpers.program.build import build
+from helpers.program.build import build, check_batch_fits
 from helpers.program.folder import checkpoints
 from helpers.program.records import bits_per_character
 from helpers.tokenizer import BytePairTokenizer, CharTokenizer
@@ -311,6 +311,13 @@ def test_other_errors_keep_their_name(call, own, tmp_path, monkeypatch):
     monkeypatch.setattr(program, "train", lambda *args, **kwargs: torch.ones(2) @ torch.ones(3))
     with pytest.raises(RuntimeError, match="inconsistent tensor size"):
         call(*SMALL, "--corpus", own, "--out", tmp_path)
+
+
+def test_a_batch_is_measured_against_the_memory_of_the_device_that_holds_it(tiny_gpt, monkeypatch):
+    monkeypatch.setattr("helpers.program.build.machine_memory", lambda: 1000)
+    check_batch_fits(tiny_gpt(), TrainConfig(), torch.device("cuda"))  # has a memory of its own
+    with pytest.raises(ValueError, match=r"batch_size=64 .* does not fit into the memory"):
+        check_batch_fits(tiny_gpt(), TrainConfig(), torch.device("cpu"))
 
 
 def test_a_batch_is_shared_out_among_processes_evenly(text, monkeypatch):
