@@ -15,6 +15,7 @@ help:
 	@echo "make test-long       every notebook in a simulated Colab, every exercise in a browser, a classroom"
 	@echo "make test-corpus CORPUS=...  run every notebook on another text, without comparing outputs"
 	@echo "make mutants  put known faults into a copy, one after another: does a test notice each?"
+	@echo "make mutants SAMPLE=300      the same with random faults, the share goes to docs/measurements.md"
 	@echo "make run      execute all notebooks on the best device here, results to build/"
 	@echo "make refresh  execute all notebooks on the CPU and store their outputs"
 	@echo "make bench    measure the course beside plain baselines, results to data/runs/"
@@ -54,9 +55,21 @@ test-corpus: .venv/installed
 	OMP_NUM_THREADS=$(THREADS) COURSE_DEVICE=cpu COURSE_CORPUS="$(CORPUS)" $(PY) -m pytest -q -n 2 --dist loadscope --no-loadscope-reorder \
 	  --nbval-lax --nbval-current-env $(NOTEBOOKS) $(TEST_ARGS)
 
-# MUTANTS_ARGS="--only muon" judges some of them.
-mutants: .venv/installed
+# MUTANTS_ARGS="--only muon" judges some of them; SAMPLE=300 judges random ones instead. cosmic-ray, which
+# makes those, brings twenty packages that the course does not need: it lives in an environment of its own.
+COSMIC_RAY = build/cosmic-ray/bin/python
+mutants: .venv/installed $(if $(SAMPLE),$(COSMIC_RAY))
+ifdef SAMPLE
+	$(COSMIC_RAY) tests/sampled_mutants.py list $(SAMPLE) $(MUTANTS_ARGS) > build/sample.jsonl
+	$(PY) tests/sampled_mutants.py judge build/sample.jsonl
+	$(PY) tools/readme.py
+else
 	$(PY) tests/mutants.py $(MUTANTS_ARGS)
+endif
+
+$(COSMIC_RAY):
+	$(PYTHON) -m venv build/cosmic-ray
+	$@ -m pip install --quiet --disable-pip-version-check $(PIP_ARGS) cosmic-ray==8.7.0
 
 run: .venv/installed
 	$(PY) tools/notebooks.py run $(NB)

@@ -7,11 +7,13 @@ import os
 import re
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 
 import pytest
 import torch
-from runs_for_tests import assert_same_weights, run
+import two_processes
+from runs_for_tests import assert_same_weights, run, short
 
 from helpers.__main__ import COMMANDS
 from helpers.__main__ import main as command_line
@@ -174,71 +176,63 @@ def test_a_model_with_more_ids_than_its_tokenizer_has_samples_too(call, own, tmp
     assert record["model"]["vocab_size"] == 5000 and record["samples"][0]["text"]
 
 
-@pytest.fixture
-def in_a_shell(own, tmp_path):
-    """Runs the program as a child process, perhaps under torchrun, and gives its output."""
+def torchrun(*arguments):
+    """Start two processes on this machine and wait for both: what they said."""
+    command = [
+        sys.executable,
+        "-m",
+        "torch.distributed.run",
+        "--standalone",
+        "--nproc_per_node=2",
+        *arguments,
+    ]
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    done = subprocess.run(
+        list(map(str, command)), cwd=ROOT, capture_output=True, text=True, timeout=240, env=environment
+    )
+    assert done.returncode == 0, done.stderr
+    assert "Traceback" not in done.stderr
+    return done.stdout
 
-    def run_it(*arguments, launcher=()):
-        fixed = [*SMALL, "--corpus", own, "--out", tmp_path, "--device", "cpu", "--sample", 5]
-        command = [sys.executable, "-m", *launcher, "helpers", "train", *fixed, *arguments]
-        environment = os.environ | {"OMP_NUM_THREADS": "1"}
-        done = subprocess.run(
-            list(map(str, command)), cwd=ROOT, capture_output=True, text=True, timeout=240, env=environment
-        )
-        assert done.returncode == 0, done.stderr
-        assert "Traceback" not in done.stderr
-        return done.stdout
 
-    return run_it
-
-
-def test_two_processes_share_a_batch_and_get_the_losses_of_one(in_a_shell, tmp_path):
-    steps = ["--max_steps", 6, "--eval_interval", 3, "--batch_size", 8]
-    torchrun = ("torch.distributed.run", "--standalone", "--nproc_per_node=2", "-m")
-    losses, records, said = {}, {}, {}
-    for name, launcher, parts in (("one", (), 1), ("two", torchrun, 1), ("two in parts", torchrun, 2)):
-        folder = tmp_path / name
-        more = "--checkpoints", folder, "--accumulation_steps", parts
-        said[name] = in_a_shell(*steps, *more, launcher=launcher)
-        losses[name] = read_file(checkpoints(folder)[0])[0]["losses"].tolist()
+def test_two_processes_share_a_batch_and_get_the_losses_of_one(call, own, tmp_path):
+    steps = [*SMALL, "--max_steps", 6, "--eval_interval", 3, "--batch_size", 8, "--sample", 5]
+    steps += ["--corpus", own, "--out", tmp_path, "--device", "cpu"]
+    losses, records = {}, {}
+    for name, start in (("one", call), ("two", partial(torchrun, "-m", "helpers", "train"))):
+        said = start(*steps, "--checkpoints", tmp_path / name)
+        losses[name] = read_file(checkpoints(tmp_path / name)[0])[0]["losses"].tolist()
         records[name] = json.loads((tmp_path / "nanogpt-cpu-own.txt-cpu.json").read_text(encoding="utf-8"))
     assert len(losses["one"]) == 6
-    for name in ("two", "two in parts"):
-        assert losses[name] == pytest.approx(losses["one"], abs=2e-3), name
-        assert records[name]["processes"] == 2 and "2 x cpu" in records[name]["hardware"]
-        assert len(records[name]["samples"]) == 3, "one process reports"
-        assert said[name].count("best validation loss") == 1
+    assert losses["two"] == pytest.approx(losses["one"], abs=2e-3)
+    assert records["two"]["processes"] == 2 and "2 x cpu" in records["two"]["hardware"]
+    assert len(records["two"]["samples"]) == 3, "one process reports"
+    assert said.count("best validation loss") == 1
     # A checkpoint of two processes is one of a plain model.
     _, _, about = load_checkpoint(tmp_path / "two" / "best.safetensors")
     assert about["val"] == pytest.approx(records["one"]["best_val"], abs=2e-3)
 
 
-def test_two_processes_go_on_exactly_with_dropout(tmp_path):
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2"]
-    done = subprocess.run(
-        [*command, "tests/resumed_together.py", str(tmp_path)],
-        cwd=ROOT, capture_output=True, text=True, timeout=240, env=os.environ | {"OMP_NUM_THREADS": "1"},
-    )  # fmt: skip
-    assert done.returncode == 0, done.stderr
-    assert [(tmp_path / f"{rank}.txt").read_text() for rank in (0, 1)] == ["", ""]
+@pytest.fixture(scope="module")
+def found_by_two(tmp_path_factory):
+    """found_by_two(name): what each of two processes wrote under that name, see two_processes.py."""
+    folder = tmp_path_factory.mktemp("two")
+    torchrun("tests/two_processes.py", folder)
+    return lambda name: [(folder / f"{name}-{rank}.txt").read_text() for rank in (0, 1)]
 
 
-def test_only_the_first_of_two_processes_encodes_a_large_text(tmp_path):
-    script = tmp_path / "two.py"
-    script.write_text(
-        "import os, torch\nfrom pathlib import Path\n"
-        "from helpers.device import process_group, rank_0_first\n"
-        f"mark = Path({str(tmp_path / 'encoded')!r})\n"
-        "with process_group(torch.device('cpu')), rank_0_first():\n"
-        "    found = mark.exists()\n"
-        "    mark.touch()\n"
-        f"Path({str(tmp_path)!r}, os.environ['RANK']).write_text(str(found))\n"
-    )
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2"]
-    subprocess.run(
-        [*command, script], cwd=ROOT, check=True, timeout=240, env=os.environ | {"PYTHONPATH": str(ROOT)}
-    )
-    assert [(tmp_path / rank).read_text() for rank in "01"] == ["False", "True"]
+def test_two_processes_go_on_exactly_with_dropout(found_by_two):
+    assert found_by_two("resumed") == ["", ""]
+
+
+def test_only_the_first_of_two_processes_encodes_a_large_text(found_by_two):
+    assert found_by_two("encoded") == ["False", "True"]
+
+
+def test_two_processes_and_two_parts_get_the_losses_of_one(found_by_two):
+    alone = run(two_processes.model_of(), short()).losses
+    for losses in found_by_two("parts"):
+        assert list(map(float, losses.split())) == pytest.approx(alone, rel=1e-5)
 
 
 @pytest.mark.parametrize(

@@ -82,6 +82,22 @@ def bench_table(record):
     return [HEADINGS, *(line_of(row) for row in record["rows"])]
 
 
+def mutants_line():
+    """One sentence on the random mutants, from data/runs/mutants.json."""
+    path = RUNS_DIR / "mutants.json"
+    if not path.exists():
+        return ["Not measured yet: `make mutants SAMPLE=300`."]
+    m = json.loads(path.read_text(encoding="utf-8"))
+    seen = m["sample"] - m["equivalent"]
+    return [
+        f"Of {m['of']:,} small faults that {m['tool']} can put into the nine lesson files, {m['sample']} "
+        f"were drawn (seed {m['seed']}). {m['equivalent']} of them change nothing that could be seen, and "
+        f"do not count. The tests noticed {m['killed'] + m['timed_out']} of the other {seen}, "
+        f"{m['timed_out']} of these by never coming to an end: **{m['share']:.1%}** "
+        f"(95 % interval {m['low']:.1%} to {m['high']:.1%})."
+    ]
+
+
 def results(ladder):
     """Three lines of what was measured; a line without a record is left out."""
     lines = [
@@ -116,6 +132,7 @@ def updated(page):
         "ladder": ladder_table(ladders),
         "runs": runs_table(ladders),
         "bench": bench_table(load_bench("cpu")),
+        "mutants": mutants_line(),
     }
     for mark, rows in tables.items():
         block = f"<!-- {mark}: written by tools/readme.py -->\n" + "\n".join(rows) + "\n<!-- end -->"
