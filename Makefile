@@ -6,7 +6,7 @@ PY = .venv/bin/python
 # Two workers with one thread each: more threads than cores make each other wait.
 THREADS ?= 1
 NOTEBOOKS = $(shell ls -r notebooks/*.ipynb)
-.PHONY: help lab test test-faults test-long test-corpus mutants run refresh bench ladder readme lint zip colab clean
+.PHONY: help lab test test-faults test-long test-corpus test-fake-cuda mutants run refresh bench ladder readme lint zip colab clean
 
 help:
 	@echo "make lab      open the course in JupyterLab"
@@ -14,6 +14,7 @@ help:
 	@echo "make test-faults     kill training runs, flip bits, fill disks"
 	@echo "make test-long       every notebook in a simulated Colab, every exercise in a browser, a classroom"
 	@echo "make test-corpus CORPUS=...  run every notebook on another text, without comparing outputs"
+	@echo "make test-fake-cuda  without a GPU: is every tensor of a run on CUDA in the right place?"
 	@echo "make mutants  put known faults into a copy, one after another: does a test notice each?"
 	@echo "make mutants SAMPLE=300      the same with random faults, the share goes to docs/measurements.md"
 	@echo "make run      execute all notebooks on the best device here, results to build/"
@@ -55,6 +56,17 @@ test-corpus: .venv/installed
 	OMP_NUM_THREADS=$(THREADS) COURSE_DEVICE=cpu COURSE_CORPUS="$(CORPUS)" $(PY) -m pytest -q -n 2 --dist loadscope --no-loadscope-reorder \
 	  --nbval-lax --nbval-current-env $(NOTEBOOKS) $(TEST_ARGS)
 
+# The CUDA build of torch (5 GB) lives in an environment of its own; === takes it where a CPU build is at hand.
+FAKE_CUDA = build/fake-cuda
+test-fake-cuda: $(FAKE_CUDA)/installed
+	CUDA_VISIBLE_DEVICES= OMP_NUM_THREADS=$(THREADS) $(FAKE_CUDA)/bin/python tests/fake_cuda.py
+
+$(FAKE_CUDA)/installed: requirements.txt
+	$(PYTHON) -m venv $(FAKE_CUDA)
+	sed -nE 's/^torch==/torch===/p; /^(numpy|safetensors|filelock|tqdm)==/p' requirements.txt > $(FAKE_CUDA)/requirements.txt
+	$(FAKE_CUDA)/bin/python -m pip install --quiet --no-cache-dir --disable-pip-version-check $(PIP_ARGS) -r $(FAKE_CUDA)/requirements.txt
+	touch $@
+
 # MUTANTS_ARGS="--only muon" judges some of them; SAMPLE=300 judges random ones instead. cosmic-ray, which
 # makes those, brings twenty packages that the course does not need: it lives in an environment of its own.
 COSMIC_RAY = build/cosmic-ray/bin/python
@@ -67,9 +79,10 @@ else
 	$(PY) tests/mutants.py $(MUTANTS_ARGS)
 endif
 
-$(COSMIC_RAY):
+$(COSMIC_RAY): tests/requirements-mutants.txt
 	$(PYTHON) -m venv build/cosmic-ray
-	$@ -m pip install --quiet --disable-pip-version-check $(PIP_ARGS) cosmic-ray==8.7.0
+	$@ -m pip install --quiet --disable-pip-version-check $(PIP_ARGS) -r tests/requirements-mutants.txt
+	touch $@
 
 run: .venv/installed
 	$(PY) tools/notebooks.py run $(NB)

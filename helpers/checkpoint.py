@@ -147,7 +147,8 @@ def vocabulary(tokenizer):
 def state_of(model, history, device):
     """Everything that the next step depends on, as tensors and JSON values."""
     tensors = {f"model.{name}": value for name, value in model.state_dict().items()}
-    tensors |= {f"best.{name}": value for name, value in history.best_weights.items()}
+    if history.best_step != history.step:  # else the best weights are the model's, and stand there once
+        tensors |= {f"best.{name}": value for name, value in history.best_weights.items()}
     for i, optimizer in enumerate(history.optimizers):
         for number, state in optimizer.state_dict()["state"].items():
             tensors |= {f"optimizer.{i}.{number}.{key}": value for key, value in state.items()}
@@ -170,9 +171,9 @@ def restore(model, history, device, tensors, header):
         first, _, rest = name.partition(".")
         part.setdefault(first, {})[rest] = value
     model.load_state_dict(part["model"])
-    history.best_weights = part.get("best", {})
     for name, value in header["history"].items():
         setattr(history, name, value)
+    history.best_weights = part["model" if history.best_step == history.step else "best"]
     history.losses = tensors["losses"].tolist()
     for i, optimizer in enumerate(history.optimizers):
         state = optimizer.state_dict()

@@ -75,12 +75,14 @@ def check_settings(config):
     """Raise ValueError unless every field of a configuration is of its type and within its limits."""
     for f in dataclasses.fields(config):
         value = getattr(config, f.name)
+        if value is None and f.default is None:
+            continue
         if f.type is bool:
             check_flag(f.name, value)
         elif f.type is str:
             check_choice(f.name, value, f.metadata["choices"])
         else:
-            check = check_whole if f.type is int else check_number
+            check = check_number if f.type is float else check_whole
             check(f.name, value, **f.metadata["limits"])
 
 

@@ -4,6 +4,7 @@ import contextlib
 import ctypes
 import os
 import platform
+import subprocess
 
 import torch
 from torch import distributed
@@ -18,7 +19,7 @@ PRECISIONS = ("float32", "bfloat16", "float16")
 def pick_device(name=None):
     """The device to train on: `name`, else COURSE_DEVICE, else cuda, mps or cpu, the first there is.
 
-    Raises ValueError if the machine does not have it.
+    Raises ValueError, with the reason, if this machine cannot use it.
     """
     if name is None:
         name = os.environ.get("COURSE_DEVICE") or None
@@ -33,9 +34,15 @@ def pick_device(name=None):
         if device.type == "cuda" and device.index is None:
             device = torch.device("cuda", int(os.environ.get("LOCAL_RANK", 0)))  # torchrun: a GPU a process
         torch.empty(1, device=device)
-    except (RuntimeError, AssertionError, TypeError, ValueError):
+    except torch.OutOfMemoryError:
         raise ValueError(
-            f"The device {shown(name)} is not there on this machine: use cpu, or leave it to be chosen."
+            f"The memory of {device} is full: end the other programs that use it, or use cpu."
+        ) from None
+    except (RuntimeError, AssertionError, TypeError, ValueError) as error:
+        reason = str(error).partition("\n")[0].rstrip(".")
+        raise ValueError(
+            f"The device {shown(name)} is not there, or does not work ({reason}): "
+            "use cpu, or leave it to be chosen."
         ) from None
     return device
 
@@ -69,6 +76,17 @@ def precision_context(device, precision):
     return torch.autocast(device.type, dtype=getattr(torch, precision))
 
 
+@contextlib.contextmanager
+def tensor_floats(device):
+    """Inside, a GPU multiplies what is in float32 as TF32: 10 bits of fraction in place of 23, and faster."""
+    before = torch.get_float32_matmul_precision()
+    torch.set_float32_matmul_precision("high" if device.type == "cuda" else before)
+    try:
+        yield
+    finally:
+        torch.set_float32_matmul_precision(before)
+
+
 def keep_freed_memory():
     """Let this process keep the memory that a training step frees, for the next step. Linux with glibc.
 
@@ -83,6 +101,43 @@ def keep_freed_memory():
     trim_threshold, mmap_threshold = -1, -3  # numbers from malloc.h
     mallopt(trim_threshold, 2**30)  # bytes that may lie free before any are handed back
     mallopt(mmap_threshold, 2**25)  # larger tensors do go back: the holes they leave would cost more
+
+
+def compiled_if_possible(loss_of, model, batch, device):
+    """torch.compile(loss_of) after three passes there and back, and how it runs; (loss_of, "") without.
+
+    Raises what the passes raise, but for what a machine without compiler or Triton or an old GPU says.
+    """
+    # CUDA graphs replay a pass with one launch. Gradients that stay for the second part of a batch, or
+    # travel between processes, do not fit into that.
+    graphs = device.type == "cuda" and len(batch) == 1 and world_size() == 1
+    # What an earlier run of this process has compiled would make PyTorch take sizes for variable, which is
+    # slow, and give up after a few runs.
+    torch.compiler.reset()
+    fast = torch.compile(loss_of, mode="reduce-overhead" if graphs else "default", dynamic=False)
+    try:
+        # Dropout draws here too; fork_rng leaves the run's own random state as it was.
+        with torch.random.fork_rng([device] if device.type == "cuda" else []):
+            for _ in range(3):  # compile, record a CUDA graph, replay it
+                fast(*batch[0]).backward()
+                model.zero_grad(set_to_none=True)  # a graph cannot add to what lies in its own memory
+    except Exception as error:
+        if not cannot_compile(error):
+            raise
+        print(f"torch.compile does not work here ({type(error).__name__}): training without it.")
+        return loss_of, ""
+    return fast, "inductor with CUDA graphs" if graphs else "inductor"
+
+
+def cannot_compile(error):
+    """Is this what a machine without compiler or Triton says, or a GPU that Triton does not know?"""
+    from torch._inductor import exc  # here, as it takes a second to load
+
+    reason = getattr(error, "inner_exception", error)
+    kinds = exc.TritonMissing, exc.GPUTooOldForTriton, exc.InvalidCxxCompiler, exc.CppCompileError
+    return isinstance(reason, (*kinds, ImportError, subprocess.CalledProcessError)) or (
+        "C compiler" in str(reason)  # Triton's own RuntimeError has no kind of its own
+    )
 
 
 def hardware(device):

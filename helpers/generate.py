@@ -41,7 +41,10 @@ def draw_token(probs, generator=None):
     A race: token i arrives after an exponential time of rate probs[i], and is first with just that
     probability. multinomial runs the same race, but checks probs first, and a GPU must wait for that.
     """
-    return (probs / torch.empty_like(probs).exponential_(generator=generator)).argmax(-1, keepdim=True)
+    # Drawn where the generator is: one on the CPU serves a model on a GPU too.
+    draw_on = probs.device if generator is None else generator.device
+    noise = torch.empty_like(probs, device=draw_on).exponential_(generator=generator)
+    return (probs / noise.to(probs.device)).argmax(-1, keepdim=True)
 
 
 # ---------------------------------------------------------------- the cache, and what the model sees

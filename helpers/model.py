@@ -141,6 +141,35 @@ class GPTConfig:
         return self.n_embd // self.n_head
 
 
+def fast_dropout(x, p, training=True):
+    """x with a share p of its numbers set to 0, and the others larger by as much: the mean stays.
+
+    On a CPU PyTorch draws a random number for each of x, which takes a third of a training step. There each
+    gets eight random bits, a whole number below 256, and what is below 256 p goes: p becomes a multiple of
+    1/256, see true_dropout.
+    """
+    if not training or p == 0:
+        return x
+    if x.device.type != "cpu":
+        return F.dropout(x, p)
+    limit = round(256 * true_dropout(p, x.device))
+    bits = torch.empty((x.numel() + 7) // 8, dtype=torch.int64).random_(-(2**63), None)  # all 64 bits
+    kept = bits.view(torch.uint8)[: x.numel()].view(x.shape) >= limit
+    return x * kept.to(x.dtype).mul_(256 / (256 - limit))
+
+
+def true_dropout(p, device):
+    """The probability that dropout has on a device: p, on a CPU the nearest of 1/256, 2/256, ... 255/256."""
+    return min(max(round(256 * p), 1), 255) / 256 if device.type == "cpu" and p else p
+
+
+class Dropout(nn.Dropout):
+    """nn.Dropout with the function above."""
+
+    def forward(self, x):
+        return fast_dropout(x, self.p, self.training)
+
+
 class CausalSelfAttention(nn.Module):
     """All heads at once: one projection for q, k and v, one attention call. (Notebook 04)
 
@@ -153,7 +182,7 @@ class CausalSelfAttention(nn.Module):
         self.dropout_p = config.dropout
         self.qkv = nn.Linear(config.n_embd, 3 * config.n_embd, bias=config.qkv_bias)
         self.proj = nn.Linear(config.n_embd, config.n_embd, bias=config.bias)
-        self.dropout = nn.Dropout(config.dropout)
+        self.dropout = Dropout(config.dropout)
 
     def split_heads(self, x):
         """x (B, T, C) -> q, k and v, each (B, H, T, D)."""
@@ -187,11 +216,11 @@ def attend(q, k, v, dropout_p=0.0):
         # One new token may look at everything: no mask. In bfloat16 the fused kernel and the products
         # lose more here than it costs to widen keys and values to float32 (1 to 16 sequences at once).
         scores = q.float() @ k.float().transpose(-2, -1) * q.shape[-1] ** -0.5  # (B, H, 1, T_k)
-        return (F.dropout(F.softmax(scores, dim=-1), dropout_p) @ v.float()).to(q.dtype)
-    if on_cpu and q.dtype == torch.bfloat16:
+        return (fast_dropout(F.softmax(scores, dim=-1), dropout_p) @ v.float()).to(q.dtype)
+    if on_cpu and (q.dtype == torch.bfloat16 or dropout_p):
         # The plain form trains about three times as fast here as the fused kernel, whose backward pass
-        # in bfloat16 is slow on a CPU. Everywhere else the fused kernel wins.
-        return F.dropout(attention_weights(q, k), dropout_p) @ v
+        # in bfloat16 is slow on a CPU, and whose dropout is PyTorch's. Everywhere else the kernel wins.
+        return fast_dropout(attention_weights(q, k), dropout_p) @ v
     if T_q in (1, T_k):
         return F.scaled_dot_product_attention(q, k, v, dropout_p=dropout_p, is_causal=T_q > 1)
     # New positions after cached ones: each may look at all that is cached, and at the new ones up to itself.
@@ -221,7 +250,7 @@ class FeedForward(nn.Module):
         self.widen = nn.Linear(config.n_embd, 4 * config.n_embd, bias=config.bias)
         self.activation = ACTIVATIONS[config.activation]()
         self.narrow = nn.Linear(4 * config.n_embd, config.n_embd, bias=config.bias)
-        self.dropout = nn.Dropout(config.dropout)
+        self.dropout = Dropout(config.dropout)
 
     def forward(self, x):
         return self.dropout(self.narrow(self.activation(self.widen(x))))
@@ -271,7 +300,7 @@ class GPT(nn.Module):
         else:
             table = sinusoidal_positions(config.block_size, config.n_embd)
             self.position_embedding = nn.Embedding.from_pretrained(table, freeze=True)
-        self.dropout = nn.Dropout(config.dropout)
+        self.dropout = Dropout(config.dropout)
         self.blocks = nn.ModuleList(Block(config) for _ in range(config.n_layer))
         self.ln_f = nn.LayerNorm(config.n_embd, bias=config.bias)
         self.lm_head = nn.Linear(config.n_embd, config.vocab_size, bias=config.head_bias)

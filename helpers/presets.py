@@ -29,7 +29,7 @@ SCRIPT = dict(batch_size=64, max_steps=5000, learning_rate=3e-4)
 PRESETS = {
     "course-cpu": Preset(
         "the course's own, for a laptop",
-        model=dict(n_layer=4, n_head=4, n_embd=128, block_size=64, bias=False),
+        model=dict(n_layer=4, n_head=4, n_embd=128, block_size=64, bias=False, head_bias=False),
         train=dict(
             batch_size=64, max_steps=800, learning_rate=5e-3, min_learning_rate_ratio=0.0,
             warmup_steps=50, weight_decay=0.1, beta2=0.99, grad_clip=1.0,
@@ -38,7 +38,7 @@ PRESETS = {
     ),
     "course-sprint": Preset(
         "the course's own, for ten seconds on a laptop",
-        model=dict(n_layer=2, n_head=4, n_embd=128, block_size=32, bias=False),
+        model=dict(n_layer=2, n_head=4, n_embd=128, block_size=32, bias=False, head_bias=False),
         train=dict(
             batch_size=64, max_steps=300, learning_rate=4e-3, min_learning_rate_ratio=0.0,
             warmup_steps=10, weight_decay=0.1, beta2=0.95, grad_clip=1.0,
@@ -48,7 +48,8 @@ PRESETS = {
     "course-gpu": Preset(
         "the course's own, for a GPU",
         model=dict(
-            n_layer=6, n_head=6, n_embd=384, block_size=256, dropout=0.3, activation="gelu", bias=False
+            n_layer=6, n_head=6, n_embd=384, block_size=256, dropout=0.3, activation="gelu",
+            bias=False, head_bias=False,
         ),
         train=dict(
             batch_size=64, max_steps=2500, learning_rate=1e-3, min_learning_rate_ratio=0.0,

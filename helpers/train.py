@@ -7,6 +7,7 @@ import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from types import SimpleNamespace
 
 import torch
 from torch import nn
@@ -20,10 +21,12 @@ from helpers.device import (
     all_reduce_mean,
     any_process,
     best_precision,
+    compiled_if_possible,
     keep_freed_memory,
     pick_device,
     precision_context,
     rank,
+    tensor_floats,
     world_size,
 )
 from helpers.optimizers import learning_rate_factor, make_optimizers
@@ -90,7 +93,7 @@ class TrainConfig:
     """Everything about a training run but the model. Checked when it is made."""
 
     batch_size: int = setting(64, "sequences a step, over all processes")
-    accumulation_steps: int = setting(1, "parts in which a batch is computed, to save memory")
+    accumulation_steps: int | None = setting(None, "parts in which a batch is computed; parts_of chooses")
     max_steps: int = setting(5000, "batches")
     learning_rate: float = setting(3e-4, "AdamW's peak rate", above=0)
     min_learning_rate_ratio: float = setting(
@@ -110,7 +113,7 @@ class TrainConfig:
 
     def __post_init__(self):
         check_settings(self)
-        if self.batch_size % self.accumulation_steps:
+        if self.batch_size % (self.accumulation_steps or 1):
             raise ValueError(
                 f"batch_size={self.batch_size} does not divide into accumulation_steps="
                 f"{self.accumulation_steps} equal parts: choose a multiple."
@@ -133,6 +136,7 @@ class History:
     optimizers: list = field(default_factory=list, repr=False)
     generator: torch.Generator = field(default=None, repr=False)  # of the batches, on the CPU
     scaler: torch.amp.GradScaler = field(default=None, repr=False)  # of float16's losses
+    compiled: str = ""  # how torch.compile runs the model, if it does
 
 
 @dataclass
@@ -141,11 +145,13 @@ class Callbacks:
 
     on_step: Callable = lambda history: None  # after every step, on a GPU after every 50
     on_eval: Callable = lambda model, history: None  # after every validation sweep
-    on_save: Callable = lambda history: None  # after every sweep but the first, every SAVE_SECONDS, at a stop
+    on_save: Callable = lambda history: None  # now and then, see SAVE_SECONDS; at the end and at a stop
     should_stop: Callable = lambda: False  # asked after every step, until it says True
 
 
-SAVE_SECONDS = 300.0  # the longest time between two calls of on_save
+SAVE_SECONDS = 300.0  # the longest time between two calls of on_save ...
+SAVE_AT_MOST_EVERY = 60.0  # ... and the shortest: after a sweep it is called only if this has passed
+PART_SIZE = 2**20  # numbers in a layer's output, for a part of a batch on a CPU
 READ_EVERY = 50  # steps on a GPU between two readings of the losses: a reading makes the GPU wait
 
 # ---------------------------------------------------------------- the full program
@@ -164,30 +170,34 @@ def train(model, train_ids, val_ids, config, device=None, history=None, callback
     history.stopped = False
     if train_ids.dtype == torch.int64:  # a text in memory moves over once, so that no batch has to
         train_ids = train_ids.to(device)
-    shared, loss_of = prepare(model, train_ids, config, device, history)
     last_save = time.perf_counter()
-    with progress_bar(history, config, progress) as bar, asking_to_stop() as asked:
+    with (
+        tensor_floats(device), progress_bar(history, config, progress) as bar, asking_to_stop() as asked,
+    ):  # fmt: skip
+        shared, loss_of = prepare(model, train_ids, config, device, history)
         if not history.evals:
             sweep(model, train_ids, val_ids, config, device, history)
             callbacks.on_eval(model, history)
         while history.step < config.max_steps and not history.stopped:
             losses, stop, started = [], False, time.perf_counter()
             for _ in range(steps_to_the_next_reading(history, config, device)):
-                batch = batch_in_parts(train_ids, model.config.block_size, config, device, history)
+                batch = batch_in_parts(train_ids, model, config, device, history)
                 losses.append(one_step(shared, loss_of, batch, config, history))
                 stop = stop or asked() or callbacks.should_stop()
                 if stop and world_size() == 1:
                     break
             read_losses(losses, started, config, history)
             show_progress(bar, model, config, history)
-            stop, late = any_process(device, stop, time.perf_counter() - last_save > SAVE_SECONDS)
-            history.stopped = stop and history.step < config.max_steps
-            due = history.step == config.max_steps or history.step % config.eval_interval == 0
+            since = time.perf_counter() - last_save
+            stop, rested, late = any_process(device, stop, since > SAVE_AT_MOST_EVERY, since > SAVE_SECONDS)
+            ended = history.step == config.max_steps
+            history.stopped = stop and not ended
+            due = ended or history.step % config.eval_interval == 0
             if due:
                 sweep(model, train_ids, val_ids, config, device, history)
                 callbacks.on_eval(model, history)
             callbacks.on_step(history)
-            if due or late or history.stopped:
+            if ended or history.stopped or late or (due and rested):
                 callbacks.on_save(history)
                 last_save = time.perf_counter()
     return history
@@ -227,34 +237,13 @@ def prepare(model, train_ids, config, device, history):
 
     if device.type == "cpu":
         keep_freed_memory()
-    if device.type == "cuda":
-        torch.set_float32_matmul_precision("high")  # TF32 for what stays in float32
-        if config.compile:
-            state = history.generator.get_state()
-            x, y = batch_in_parts(train_ids, model.config.block_size, config, device, history)[0]
-            # CUDA graphs replay a step with one launch; gradients that stay for a second part, or
-            # travel between processes, do not fit into that.
-            alone = config.accumulation_steps == 1 and world_size() == 1
-            mode = "reduce-overhead" if alone else "default"
-            loss_of = compiled_if_possible(loss_of, device, x, y, mode=mode)
-            history.generator.set_state(state)  # the run draws this batch again
-            model.zero_grad(set_to_none=True)
-            torch.cuda.synchronize()
+    if device.type == "cuda" and config.compile:
+        state = history.generator.get_state()
+        batch = batch_in_parts(train_ids, model, config, device, history)
+        history.generator.set_state(state)  # the run draws this batch again
+        loss_of, history.compiled = compiled_if_possible(loss_of, model, batch, device)
+        torch.cuda.synchronize(device)
     return shared, loss_of
-
-
-def compiled_if_possible(loss_of, device, x, y, **options):
-    """torch.compile(loss_of, **options) after three passes there and back, or loss_of where that fails."""
-    compiled = torch.compile(loss_of, **options)
-    try:
-        # Dropout draws here too; fork_rng leaves the run's own random state as it was.
-        with torch.random.fork_rng([device] if device.type == "cuda" else []):
-            for _ in range(3):  # compile, record a CUDA graph, replay it
-                compiled(x, y).backward()
-    except Exception as error:  # an old GPU, no C compiler, no Triton: many kinds, one remedy
-        tqdm.write(f"torch.compile does not work here ({type(error).__name__}): training without it.")
-        return loss_of
-    return compiled
 
 
 def steps_to_the_next_reading(history, config, device):
@@ -264,13 +253,26 @@ def steps_to_the_next_reading(history, config, device):
     return min(READ_EVERY if device.type == "cuda" else 1, to_the_sweep, to_the_end)
 
 
-def batch_in_parts(train_ids, block_size, config, device, history):
-    """This process's share of the next batch, cut into accumulation_steps pairs x, y (B, T)."""
+def batch_in_parts(train_ids, model, config, device, history):
+    """This process's share of the next batch, cut into parts: pairs x, y (B, T)."""
     # Every process draws the whole batch and takes its rows, so the order of the data does not
     # depend on how many there are.
-    x, y = get_batch(train_ids, block_size, config.batch_size, history.generator, device)
+    x, y = get_batch(train_ids, model.config.block_size, config.batch_size, history.generator, device)
     x, y = x[rank() :: world_size()], y[rank() :: world_size()]
-    return list(zip(x.chunk(config.accumulation_steps), y.chunk(config.accumulation_steps)))
+    parts = parts_of(config, model.config, device)
+    return list(zip(x.chunk(parts), y.chunk(parts)))
+
+
+def parts_of(config, model_config, device):
+    """In how many parts a process computes its share of a batch: config.accumulation_steps, or the best."""
+    if config.accumulation_steps is not None:
+        return config.accumulation_steps
+    share = config.batch_size // world_size()
+    if device.type != "cpu":
+        return 1
+    # What a layer hands on should fit into a processor's cache, or it waits for the memory.
+    wished = -(-share * model_config.block_size * model_config.n_embd // PART_SIZE)  # rounded up
+    return min(wished, share)
 
 
 def one_step(shared, loss_of, batch, config, history):
@@ -279,22 +281,24 @@ def one_step(shared, loss_of, batch, config, history):
     for optimizer in history.optimizers:
         for group in optimizer.param_groups:
             group["lr"] = group["peak_lr"] * factor
-    total = 0.0
+    total, rows = 0.0, sum(len(x) for x, _ in batch)
     for i, (x, y) in enumerate(batch, start=1):
         # Gradients of several parts add up; only after the last one do the processes share them.
         keep_apart = world_size() > 1 and i < len(batch)
         with shared.no_sync() if keep_apart else contextlib.nullcontext():
-            loss = loss_of(x, y) / len(batch)
+            loss = loss_of(x, y) * (len(x) / rows)
             history.scaler.scale(loss).backward()
         total = total + loss.detach().clone()  # clone: a CUDA graph writes to the same place again
+    # The scaler of float16 skips a step whose gradients overflowed. It sees the optimizers as one, so
+    # that it skips the step of all of them or of none.
+    groups = [group for optimizer in history.optimizers for group in optimizer.param_groups]
+    together = SimpleNamespace(param_groups=groups, step=lambda: [o.step() for o in history.optimizers])
     if config.grad_clip:
-        for optimizer in history.optimizers:
-            history.scaler.unscale_(optimizer)
+        history.scaler.unscale_(together)
         nn.utils.clip_grad_norm_(shared.parameters(), config.grad_clip)
-    for optimizer in history.optimizers:
-        history.scaler.step(optimizer)
-        optimizer.zero_grad(set_to_none=True)
+    history.scaler.step(together)
     history.scaler.update()
+    shared.zero_grad(set_to_none=True)
     history.step += 1
     return total
 

@@ -133,7 +133,11 @@ for arguments, *words in [
     ("--n_layer two", "--n_layer", "'two'"),
     ("--vocab_size 5", "train_ids", "the model knows 0 to 4"),
     ("--block_size 80", "split of 80 tokens", "block_size=80", "at most 79"),
-    ("--batch_size 100000000 --fresh", "batch_size=100000000", "lower batch_size"),  # "kept" has a run
+    (
+        "--batch_size 1000000000000 --fresh",
+        "batch_size=1000000000000",
+        "lower batch_size",
+    ),  # "kept" has a run
     ("--bias perhaps", "--bias", "'perhaps'", "true or false"),
     ("--sample -1", "sample=-1", "must be"),
     ("--num_heads 3", "--num_heads"),

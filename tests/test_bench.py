@@ -11,6 +11,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 from conftest import randomise
+from torch import nn
 from torch.testing import assert_close
 
 import helpers.train
@@ -18,7 +19,20 @@ from helpers.data import Corpus, get_batch
 from helpers.generate import generate
 from helpers.optimizers import orthogonalise
 from helpers.program import bench
-from helpers.program.bench import QUICK, ROWS, Bench, alternate, line_of, row_of
+from helpers.program.bench import (
+    CLASSES,
+    QUICK,
+    ROWS,
+    Bench,
+    alternate,
+    caption_of,
+    class_of,
+    line_of,
+    peak_rates,
+    processor,
+    row_of,
+    with_target,
+)
 from helpers.program.nanogpt import NANOGPT_FILES, nanogpt_copy, nanogpt_log, nanogpt_rate, nanogpt_seconds
 from helpers.program.plain import (
     plain_generate,
@@ -28,6 +42,7 @@ from helpers.program.plain import (
     with_list_of_heads,
 )
 from helpers.train import TrainConfig, evaluate, train
+from tools.readme import bench_table
 
 ROOT = Path(__file__).resolve().parent.parent
 CPU = torch.device("cpu")
@@ -41,8 +56,9 @@ def main(*arguments):
 
 @pytest.fixture
 def quick(text):
-    """A Bench of the smallest sizes on a short text."""
-    return Bench(Corpus("short", text, "", ""), CPU, quick=True)
+    """A Bench of the smallest sizes on a short text; the machine's peak is made up."""
+    machine = {"peaks": {"float32": 1e9, "bfloat16": 4e9}}
+    return Bench(Corpus("short", text, "", ""), CPU, quick=True, machine=machine)
 
 
 # ---------------------------------------------------------------- both sides compute the same
@@ -65,6 +81,12 @@ def test_lists_of_heads_refuse_biases_that_they_do_not_have(tiny_gpt):
         with_list_of_heads(tiny_gpt(qkv_bias=True))
 
 
+def test_a_plain_script_has_the_dropout_of_pytorch(tiny_gpt):
+    plain = with_list_of_heads(tiny_gpt(dropout=0.3))
+    kinds = [(type(module), module.p) for module in plain.modules() if isinstance(module, nn.Dropout)]
+    assert len(kinds) > 5 and set(kinds) == {(nn.Dropout, 0.3)}
+
+
 def test_stacked_batches_are_the_gathered_ones():
     stacked, gathered = (
         draw(IDS, 8, 5, torch.Generator().manual_seed(3)) for draw in (stacked_batch, get_batch)
@@ -76,7 +98,7 @@ def test_stacked_batches_are_the_gathered_ones():
 def test_the_plain_loop_trains_as_the_trainer_of_the_course_does(tiny_gpt, plain):
     config = TrainConfig(
         batch_size=4, max_steps=12, learning_rate=3e-3, min_learning_rate_ratio=0.1, warmup_steps=3,
-        weight_decay=0.1, beta2=0.9, grad_clip=0.5, precision="float32", seed=7,
+        weight_decay=0.1, beta2=0.9, grad_clip=0.5, precision="float32", seed=7, accumulation_steps=1,
     )  # fmt: skip
     ours, theirs = tiny_gpt(), tiny_gpt()
     theirs.load_state_dict(ours.state_dict())
@@ -108,9 +130,12 @@ def test_plain_generation_writes_what_cached_generation_writes(tiny_gpt):
 
 
 def test_ratios_are_of_medians():
-    row = row_of("x", "s", [1.0, 100.0, 2.0], [6.0, 4.0, 5.0], target=("ratio", "at least", 2.5))
-    assert (row["plain_median"], row["course_median"], row["ratio"], row["met"]) == (2, 5, 2.5, True)
-    assert line_of(row) == "| x, s | 2 (1 to 100) | 5 (4 to 6) | 2.5x | at least 2.5x | yes |"
+    row = row_of("x", "s", [1.0, 100.0, 2.0], [6.0, 4.0, 5.0])
+    assert (row["plain_median"], row["course_median"], row["ratio"]) == (2, 5, 2.5)
+    row |= dict(plain_share=0.123, course_share=0.456, target="at least 2.5x", met=True)
+    line = "| x, s | 2 (1 to 100) | 5 (4 to 6) | 2.5x | 12% and 46% | at least 2.5x | yes |"
+    assert line_of(row) == line
+    assert bench.HEADINGS.count("|") == 2 * line.count("|")
 
 
 @pytest.mark.parametrize(
@@ -120,19 +145,152 @@ def test_ratios_are_of_medians():
         (("ratio", "at least", 0.5), True),
         (("ratio", "at most", 0.5), True),
         (("ratio", "at most", 0.49), False),
-        (("course", "at most", 1.0), True),
-        (("course", "at most", 0.9), False),
-        (None, None),
+        (("course_median", "at most", 1.0), True),
+        (("course_median", "at most", 0.9), False),
     ],
 )
 def test_targets(target, met):
-    assert row_of("x", "s", [2.0], [1.0], target=target)["met"] is met
+    assert with_target(row_of("x", "s", [2.0], [1.0]), target, CLASSES[0])["met"] is met
 
 
 def test_a_goal_that_was_not_reached_has_no_ratio_and_meets_no_target():
-    row = row_of("x", "s", [2.0], [1.0, None, 1.0], target=("ratio", "at most", 0.6))
+    row = with_target(row_of("x", "s", [2.0], [1.0, None, 1.0]), ("ratio", "at most", 0.6), CLASSES[0])
     assert (row["ratio"], row["met"]) == (None, False)
-    assert line_of(row) == "| x, s | 2 | not reached |  | at most 0.6x | no |"
+    assert line_of(row) == "| x, s | 2 | not reached |  |  | at most 0.6x | no |"
+
+
+@pytest.mark.parametrize(
+    "machine_class, target, met",
+    [
+        ("Zen 4", "at most 0.5x", True),
+        ("Zen 5", "at most 0.333x", False),
+        ("no bfloat16", "none without bfloat16", None),
+    ],
+)
+def test_a_target_is_that_of_the_class_of_the_machine(machine_class, target, met):
+    row = with_target(row_of("x", "s", [2.0], [1.0]), ("ratio", "at most", 1 / 2, 1 / 3), machine_class)
+    assert (row["target"], row["met"]) == (target, met)
+
+
+@pytest.mark.parametrize(
+    "bfloat16, precision, expected",
+    [
+        (411, "bfloat16", "Zen 4"),
+        (581, "bfloat16", "Zen 4"),
+        (582, "bfloat16", "Zen 5"),
+        (600, "float32", "no bfloat16"),
+    ],
+)
+def test_three_times_as_fast_in_bfloat16_makes_a_class(bfloat16, precision, expected):
+    assert class_of({"float32": 194, "bfloat16": bfloat16}, precision) == expected
+
+
+def test_the_peak_is_that_of_the_best_round(monkeypatch):
+    """Three rounds, of which the second is the best for one dtype and the last for the other."""
+    seconds = iter([4.0, 2.0, 1.0, 2.0, 4.0, 1.0])
+    now = iter([0.0, 1.0, 2.0, 3.0])
+    monkeypatch.setattr(bench, "rate_of", lambda work, amount, device: lambda: amount / next(seconds))
+    monkeypatch.setattr(bench, "best_precision", lambda device: "bfloat16")
+    monkeypatch.setattr(bench.time, "perf_counter", lambda: next(now))
+    assert peak_rates(CPU, 10, seconds=3.0) == {"float32": 2000.0, "bfloat16": 2000.0}
+
+
+def test_shares_are_of_the_peak_of_the_dtype_of_each_side(quick):
+    model = quick.build("course-cpu")[0]  # 12 x 16 x 16 weights in its block, and 16 a character behind it
+    flops = 6 * (3072 + 16 * model.config.vocab_size) + 12 * 16 * 16
+    rates = (lambda: 1e9 / flops), (lambda: 1e9 / flops)
+    row = quick.training_row("x", rates, "", model, ("float32", "bfloat16"))
+    assert (row["plain_share"], row["course_share"]) == pytest.approx((1.0, 0.25))
+    assert "| 1x | 100% and 25% |" in line_of(row)
+
+
+ZEN_4 = """processor\t: 0
+vendor_id\t: AuthenticAMD
+cpu family\t: 25
+model\t\t: 17
+model name\t: AMD EPYC
+flags\t\t: fpu vme avx avx2 avx512f avx512dq avx512_bf16 clzero
+bugs\t\t: sysret_ss_attrs null_seg
+power management:
+
+processor\t: 1
+vendor_id\t: another
+model name\t: another: one
+"""
+SAPPHIRE_RAPIDS = """processor\t: 0
+vendor_id\t: GenuineIntel
+cpu family\t: 6
+model\t\t: 143
+model name\t: Intel(R) Xeon(R) Platinum 8481C CPU @ 2.70GHz
+flags\t\t: fpu avx2 avx512f avx512_bf16 avx512_fp16 amx_bf16 amx_tile
+"""
+
+
+@pytest.mark.parametrize(
+    "cpuinfo, expected",
+    [
+        (ZEN_4, ("AuthenticAMD", "25", "17", "AMD EPYC", ["avx2", "avx512f", "avx512_bf16"])),
+        (
+            SAPPHIRE_RAPIDS,
+            ("GenuineIntel", "6", "143", "Intel(R) Xeon(R) Platinum 8481C CPU @ 2.70GHz", [*bench.FLAGS]),
+        ),
+        ("", (None, None, None, "of Python", [])),
+    ],
+)
+def test_the_processor_is_read(monkeypatch, cpuinfo, expected):
+    monkeypatch.setattr(bench.platform, "processor", lambda: "of Python")
+    assert tuple(processor(cpuinfo).values()) == expected
+
+
+ROW = row_of("x", "s", [2.0], [1.0])
+NEW = dict(
+    hardware="a machine", torch="2.0", corpus="plays", rows=[ROW],
+    machine=processor(ZEN_4) | {"peaks": {"float32": 194.4e9}, "class": "Zen 4"},
+)  # fmt: skip
+
+
+def test_old_and_new_records_make_a_table():
+    old = NEW | {"rows": [{key: value for key, value in ROW.items() if "share" not in key}]}
+    del old["machine"]
+    caption, blank, headings, row = bench_table(old)
+    assert caption.startswith("a machine, torch 2.0, corpus plays. An older record") and blank == ""
+    assert (headings, row) == (bench.HEADINGS, "| x, s | 2 | 1 | 0.5x |  |  |  |")
+    assert caption_of(NEW) == (
+        "a machine, torch 2.0, corpus plays; AMD EPYC (family 25, model 17, class Zen 4). "
+        "Products of matrices: 194 Gflop/s in float32."
+    )
+
+
+@pytest.mark.parametrize("corpus, target", [("tinyshakespeare", "at most 1.52"), ("plays", None)])
+def test_a_run_of_full_size_has_targets(monkeypatch, corpus, target):
+    row = row_of("x", "nats", [2.0], [1.5])
+    monkeypatch.setattr(bench, "bench_at_hand", lambda *args: Bench(Corpus(corpus, "", "", ""), CPU))
+    monkeypatch.setattr(bench, "measured_machine", lambda *args: NEW["machine"] | {"class": "Zen 5"})
+    monkeypatch.setitem(ROWS, "loss-in-time", lambda of: [row])
+    record = bench.run(["loss-in-time"], CPU)
+    assert record["machine"]["class"] == "Zen 5" and record["rows"][0]["target"] == target
+    assert row["target"] is None or record["rows"][0]["met"]
+
+
+@pytest.mark.parametrize("name", ["precision", "fused-attention"])
+def test_one_part_is_compared_with_batches_in_one_part(monkeypatch, quick, name):
+    configs = []
+    monkeypatch.setattr(bench, "course_rate", lambda *args: configs.append(args[2]) or (lambda: 1.0))
+    next(ROWS[name](quick))
+    assert [config.accumulation_steps for config in configs] == [1, 1]
+
+
+def test_the_real_size_is_trained_in_few_steps_beside_lists_of_heads(monkeypatch, quick):
+    calls, trained = [], []
+    monkeypatch.setattr(bench, "in_a_fresh_process", lambda f, of, *args: calls.append(args) or 1.0)
+    quick.quick = False
+    (row,) = bench.training_real_size(quick)
+    assert calls == [("gpt-from-scratch", "heads", 1), ("gpt-from-scratch", "course", 2)] * 2
+    assert "batch 64, dropout 0.2" in row["note"] and row["plain_share"]
+    quick.quick = True
+    monkeypatch.setattr(bench, "plain_train", lambda model, *args: trained.append(model) or 1.0)
+    bench.preset_rate(quick, "gpt-from-scratch", "heads", 1)
+    assert [hasattr(model.blocks[0].attn, "heads") for model in trained] == [True, True]
 
 
 def test_programs_take_turns_and_the_first_pair_warms_up():
@@ -188,7 +346,7 @@ def test_ctrl_c_in_a_training_ends_the_benchmark(monkeypatch, tmp_path, quick):
 def test_freed_memory_is_kept_on_one_side_alone(monkeypatch, quick, kept):
     calls = []
     monkeypatch.setattr(helpers.train, "keep_freed_memory", lambda: calls.append("kept"))
-    assert bench.preset_rate(quick, "course-cpu", kept) > 0
+    assert bench.preset_rate(quick, "course-cpu", "course", 1, kept) > 0
     assert bool(calls) == kept
 
 
@@ -336,11 +494,16 @@ def not_a_number(name):
 
 
 def test_a_quick_run_writes_every_row_to_table_and_record(monkeypatch, capsys, tmp_path):
-    # Seventeen processes would take a minute to start: those that measure memory show that it works.
     real = bench.in_a_fresh_process
-    monkeypatch.setattr(
-        bench, "in_a_fresh_process", lambda f, *args: real(f, *args) if f is bench.training_peak else f(*args)
-    )
+
+    def in_this_process(function, of, *arguments):
+        """Twenty processes would take a minute to start: one that measures memory shows that it works."""
+        if function is bench.training_peak:
+            return real(function, of, *arguments) if arguments == ("plain",) else 1.0
+        return function(of, *arguments)
+
+    monkeypatch.setattr(bench, "in_a_fresh_process", in_this_process)
+    monkeypatch.setattr(helpers.train, "keep_freed_memory", helpers.train.keep_freed_memory)  # put back later
     monkeypatch.setattr(bench, "DATA_DIR", tmp_path)  # no Tiny Shakespeare there
     main("--out", tmp_path / "runs")
     record = json.loads((tmp_path / "runs" / "bench-cpu.json").read_text(), parse_constant=not_a_number)
@@ -349,11 +512,16 @@ def test_a_quick_run_writes_every_row_to_table_and_record(monkeypatch, capsys, t
     )
     left_out = set() if LINUX else {"memory"}
     assert {row["row"] for row in record["rows"]} == ROWS.keys() - left_out
+    assert (
+        set(record["machine"]["peaks"]) >= {"float32", "bfloat16"} and record["machine"]["class"] in CLASSES
+    )
     out = capsys.readouterr().out
+    assert caption_of(record) in out
     for row in record["rows"]:
         assert line_of(row) in out and row["note"]
         assert row["target"] is None and row["met"] is None, "tiny sizes meet no goal"
         for side in ("plain", "course"):
+            assert (row[f"{side}_share"] or 0) > 0 if row["unit"] == "tokens/s" else not row[f"{side}_share"]
             figures = row[side]
             assert figures and all(x is None or 0 < x < math.inf for x in figures)
             assert row[f"{side}_median"] == (None if None in figures else statistics.median(figures))

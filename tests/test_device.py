@@ -9,7 +9,7 @@ import pytest
 import torch
 
 import helpers.train
-from helpers.device import best_precision, bf16_is_fast, pick_device
+from helpers.device import best_precision, bf16_is_fast, pick_device, tensor_floats
 from helpers.train import TrainConfig, train
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -21,8 +21,38 @@ def test_the_device_can_be_chosen_and_a_missing_one_is_a_sentence(monkeypatch):
     monkeypatch.setenv("COURSE_DEVICE", "cpu")
     assert pick_device() == CPU
     for name in ("cuda:99", "abacus"):
-        with pytest.raises(ValueError, match=f"The device '{name}' is not there on this machine"):
+        with pytest.raises(ValueError, match=f"The device '{name}' is not there, or does not work"):
             pick_device(name)
+
+
+@pytest.mark.parametrize(
+    "error, words",
+    [
+        (
+            torch.OutOfMemoryError("CUDA out of memory"),
+            "The memory of cuda:0 is full: end the other programs",
+        ),
+        (RuntimeError("CUDA driver error: the driver is too old.\nMore"), r"\(CUDA driver error: the driver"),
+    ],
+)
+def test_a_gpu_that_is_full_or_broken_is_not_called_missing(monkeypatch, error, words):
+    def fails(*args, **kwargs):
+        raise error
+
+    monkeypatch.setattr(torch, "empty", fails)
+    with pytest.raises(ValueError, match=words) as said:
+        pick_device("cuda")
+    assert "\n" not in str(said.value)
+
+
+def test_tf32_ends_with_the_training(monkeypatch):
+    before, gpu = torch.get_float32_matmul_precision(), torch.device("cuda")
+    with pytest.raises(KeyError), tensor_floats(gpu):
+        assert torch.get_float32_matmul_precision() == "high"
+        raise KeyError
+    assert torch.get_float32_matmul_precision() == before
+    with tensor_floats(CPU):
+        assert torch.get_float32_matmul_precision() == before
 
 
 def test_an_empty_course_device_chooses_by_itself(monkeypatch):

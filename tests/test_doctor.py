@@ -1,6 +1,7 @@
 """The doctor: one line for each thing, the right mark, and a remedy where something is wrong."""
 
 import importlib
+import re
 import shutil
 import subprocess
 import sys
@@ -10,8 +11,12 @@ import pytest
 import torch
 from notebook_files import ROOT
 
+from helpers.model import GPTConfig
+from helpers.presets import PRESETS
 from helpers.program import doctor
 from helpers.program.doctor import LOOK, OK, STOP, examine, main, required
+from helpers.program.folder import bytes_needed
+from helpers.train import TrainConfig
 
 PINS = required()
 
@@ -120,10 +125,42 @@ def test_bfloat16_is_told(monkeypatch, fast):
     assert (mark, sentence) == (OK, "in hardware: training uses it" if fast else slow)
 
 
-@pytest.mark.parametrize("free, mark", [(2**30 - 1, LOOK), (2**30, OK)])
-def test_a_full_disk_is_worth_a_look(monkeypatch, free, mark):
+NEEDS = {"course-cpu": 30e6, "course-gpu": 600e6, "gpt2-style": 8e9}
+
+
+@pytest.mark.parametrize(
+    "device, free, mark, sentence",
+    [
+        ("cpu", 29e6, LOOK, "29.0 MB free: the checkpoints of course-cpu need 30.0 MB, so free some space"),
+        ("cpu", 30e6, OK, "30.0 MB free: enough for the checkpoints of course-cpu (30.0 MB), not for"),
+        ("cuda", 30e6, LOOK, "30.0 MB free: the checkpoints of course-gpu need 600.0 MB, so free some"),
+        ("cpu", 7e9, OK, "not for the largest preset's (gpt2-style, 8.00 GB)"),
+        ("cpu", 8e9, OK, "8.00 GB free: the checkpoints of course-cpu need 30.0 MB, the largest preset's 8"),
+    ],
+)
+def test_the_disk_is_compared_with_what_runs_need(monkeypatch, device, free, mark, sentence):
+    monkeypatch.setattr(doctor, "room_of_presets", lambda: NEEDS)
+    monkeypatch.setattr("helpers.device.pick_device", lambda: torch.device(device))
     monkeypatch.setattr(shutil, "disk_usage", lambda path: namedtuple("Usage", "free")(free))
-    assert doctor.disk()[0] == mark
+    given, _, said = doctor.disk()
+    assert given == mark and sentence in said
+
+
+def test_the_room_of_a_preset_is_that_of_a_run():
+    needs = doctor.room_of_presets()
+    gpt2 = GPTConfig(**PRESETS["gpt2-style"].model)
+    assert needs["gpt2-style"] == bytes_needed(gpt2, TrainConfig(**PRESETS["gpt2-style"].train))
+    assert max(needs, key=needs.get) == "gpt2-style" and needs.keys() == PRESETS.keys()
+
+
+@pytest.mark.parametrize("error", [ImportError, OSError, AttributeError])
+def test_without_torch_the_disk_says_what_is_free(monkeypatch, error):
+    def broken():
+        raise error("no torch")
+
+    monkeypatch.setattr(doctor, "room_of_presets", broken)
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: namedtuple("Usage", "free")(123_456_789_012))
+    assert doctor.disk() == (OK, "disk", "123.5 GB free")
 
 
 def test_the_text(monkeypatch, tmp_path):
@@ -170,3 +207,4 @@ def test_without_any_package_it_still_says_what_is_missing():
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=60)
     assert done.returncode == 1 and done.stderr == ""
     assert "NO  torch     cannot be imported (No module named 'torch'): run" in done.stdout
+    assert re.search(r"^OK  disk      [\d.]+ GB free$", done.stdout, re.MULTILINE)

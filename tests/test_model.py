@@ -31,11 +31,13 @@ from helpers.model import (
     attention_weights,
     causal_mask,
     count_parameters,
+    fast_dropout,
     flops_per_token,
     next_token_loss,
     parameter_table,
     sinusoidal_positions,
     training_memory,
+    true_dropout,
 )
 from helpers.presets import PRESETS
 
@@ -515,6 +517,37 @@ def test_dropout_works_in_training_and_is_off_in_evaluation(name):
     without.load_state_dict(module.state_dict())
     evaluated, module = call(), without
     assert torch.equal(call(), evaluated), "in evaluation it is as if there were no dropout at all"
+
+
+@pytest.mark.parametrize(
+    "p, true", [(0.1, 26 / 256), (0.2, 51 / 256), (0.5, 0.5), (1e-9, 1 / 256), (0.999, 255 / 256)]
+)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_fast_dropout_drops_as_often_as_it_says_and_keeps_the_mean(p, true, dtype):
+    cpu, n = torch.device("cpu"), 999_999
+    assert true_dropout(p, cpu) == true and true_dropout(p, torch.device("cuda")) == p
+    x = torch.ones(3, n // 3, dtype=dtype, requires_grad=True)
+    out = fast_dropout(x, p)
+    kept = out != 0
+    spread = 5 * math.sqrt(true * (1 - true) / n)
+    assert (~kept).float().mean().item() == pytest.approx(true, abs=spread)
+    assert (out[kept].float() == torch.tensor(1 / (1 - true)).to(dtype).float()).all()
+    out.sum().backward()
+    assert torch.equal(x.grad, out.detach()), "what is dropped gets no gradient"
+    assert fast_dropout(x, p, training=False) is x and fast_dropout(x, 0.0) is x
+
+
+def test_fast_dropout_is_drawn_anew_for_each_number_layer_and_step():
+    """Neighbours share the 64 bits of one draw, and must still know nothing of each other."""
+    ones = torch.ones(100_000)
+    torch.manual_seed(5)
+    masks = [fast_dropout(ones, 0.5) != 0 for _ in range(3)]
+    torch.manual_seed(5)
+    assert torch.equal(masks[0], fast_dropout(ones, 0.5) != 0), "equal seeds, equal masks"
+    pairs = [(masks[0], masks[1]), (masks[1], masks[2])]
+    pairs += [(masks[0][:-d], masks[0][d:]) for d in (1, 2, 7, 8, 64)]
+    for one, other in pairs:
+        assert (one == other).float().mean().item() == pytest.approx(0.5, abs=5 * 0.5 / math.sqrt(99_000))
 
 
 def test_every_dropout_layer_is_passed_through_once(tiny_gpt):

@@ -13,14 +13,17 @@ from notebook_files import NOTEBOOKS, ROOT, cells_of
 
 from tools.readme import PAGES, updated
 
-REQUIREMENTS = dict(
-    re.fullmatch(r"([\w.-]+)==(\S+)", line).groups()
-    for line in (ROOT / "requirements.txt").read_text(encoding="utf-8").splitlines()
-    if line.split("#")[0].strip()
-)
+
+def versions(path):
+    """The pins of a list of requirements: a dict from name to version."""
+    lines = [line for line in path.read_text(encoding="utf-8").splitlines() if line.split("#")[0].strip()]
+    return dict(re.fullmatch(r"([\w.-]+)==(\S+)", line).groups() for line in lines)
+
+
+REQUIREMENTS = versions(ROOT / "requirements.txt")
 OWN = {"helpers", "tools", *(path.stem for path in (ROOT / "tests").glob("*.py"))}
 # Packages that another one brings along by definition.
-BROUGHT_BY = {"IPython": "ipykernel", "jupyter_client": "nbclient"}
+BROUGHT_BY = {"IPython": "ipykernel", "jupyter_client": "nbclient", "coverage": "nbval"}
 SOURCES = sorted(p for folder in ("helpers", "tools", "tests") for p in (ROOT / folder).glob("**/*.py"))
 
 
@@ -57,7 +60,8 @@ def test_requirements_are_the_one_list_of_versions():
 
 
 def test_what_is_imported_is_required():
-    known = {name.lower().replace("-", "_") for name in REQUIREMENTS}
+    required = REQUIREMENTS | versions(ROOT / "tests" / "requirements-mutants.txt")
+    known = {name.lower().replace("-", "_") for name in required}
     missing = set()
     for file, tree in trees():
         for node in ast.walk(tree):

@@ -4,24 +4,33 @@ import json
 import math
 import os
 import random
+import shutil
 import signal
 import subprocess
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
 from runs_for_tests import CPU, TRAIN, VAL, assert_same_weights, run, short, weights_of
 
+from helpers import files
 from helpers.__main__ import main as command_line
 from helpers.checkpoint import load_checkpoint, plain, read_file, save_checkpoint, write_file
 from helpers.model import GPT, GPTConfig
-from helpers.program.folder import checkpoints, run_folder
+from helpers.program.folder import bytes_needed, checkpoints, run_folder
 from helpers.tokenizer import CharTokenizer
 
 TOKENIZER = CharTokenizer("abcdefghijk")
 HERE = Path(__file__).resolve().parent
+
+
+@pytest.fixture(autouse=True)
+def every_sweep_saves(monkeypatch):
+    """These runs are over in less than the shortest time between two saves."""
+    monkeypatch.setattr("helpers.train.SAVE_AT_MOST_EVERY", 0.0)
 
 
 def fresh(**changes):
@@ -107,6 +116,21 @@ def test_the_last_two_and_the_best_are_kept(tmp_path):
 def test_a_finished_run_is_only_read(tmp_path):
     whole = train_in(tmp_path, short())
     same_end(train_in(tmp_path, short(), on_step=lambda h: pytest.fail("trained again")), whole)
+
+
+def best_at_4(model, history):
+    """An on_eval for which the sweep after step 4 is the best, whatever it found."""
+    history.best_val = {0: math.inf, 4: -1.0}.get(history.step, history.best_val)
+
+
+@pytest.mark.parametrize("steps", [4, 8], ids=["best now", "best before"])
+def test_the_best_weights_stand_in_a_checkpoint_once_and_come_back(tmp_path, steps):
+    config = short(max_steps=steps)
+    model, history = train_in(tmp_path, config, on_eval=best_at_4)
+    best_is_now = all(torch.equal(model.state_dict()[k], v) for k, v in history.best_weights.items())
+    tensors, _ = read_file(checkpoints(tmp_path)[0])
+    assert any(name.startswith("best.") for name in tensors) == (steps == 8) == (not best_is_now)
+    same_end(train_in(tmp_path, config), (model, history))
 
 
 # ---------------------------------------------------------------- signals
@@ -383,6 +407,29 @@ resource.setrlimit(resource.RLIMIT_FSIZE, ({size}, {size}))
     return done.stdout
 
 
+@pytest.mark.parametrize(
+    "changes",
+    [dict(n_layer=1), dict(tie_weights=True, vocab_size=500), dict(position="sinusoidal", block_size=80)],
+    ids=str,
+)
+@pytest.mark.parametrize("optimizer", ["adamw", "muon"])
+def test_a_run_takes_the_room_that_it_was_said_to_need(tmp_path, monkeypatch, changes, optimizer):
+    taken, flush = [], files.flush
+
+    def seen(path):  # a file is written, and not yet in the place of another
+        taken.append(sum(p.stat().st_size for p in tmp_path.iterdir()))
+        flush(path)
+
+    monkeypatch.setattr("helpers.files.flush", seen)
+    model = fresh(**dict(n_embd=64) | changes)
+    config = short(max_steps=20, optimizer=optimizer, grad_clip=0.0)
+    tokenizer = CharTokenizer("".join(map(chr, range(1000, 1000 + model.config.vocab_size))))
+    with run_folder(tmp_path, model, tokenizer, config, CPU, TRAIN, VAL) as (history, save):
+        run(model, config, history=history, on_save=save, on_eval=best_at_4)
+    needed = bytes_needed(model.config, config)
+    assert max(taken) <= needed <= 1.1 * max(taken) + 10_000
+
+
 @pytest.mark.skipif(os.name != "posix", reason="needs resource limits")
 def test_a_full_disk_does_not_end_training_and_leaves_nothing_half_written(tmp_path):
     said = limited(
@@ -401,22 +448,58 @@ except ValueError as error:
     assert [p.name for p in tmp_path.iterdir()] == ["lock"]
 
 
+def disk_with(monkeypatch, free):
+    monkeypatch.setattr("shutil.disk_usage", lambda path: SimpleNamespace(free=free))
+
+
+@pytest.mark.parametrize("again", [False, True], ids=["new", "fresh"])
+def test_a_disk_without_room_is_refused_before_anything_is_done(tmp_path, monkeypatch, again):
+    place = tmp_path, fresh(), TOKENIZER, short(), CPU, TRAIN, VAL
+    if again:
+        train_in(tmp_path, short())
+    there = {p.name: p.read_bytes() for p in tmp_path.iterdir()} | {"lock": b""}
+    needed = bytes_needed(fresh().config, short()) - sum(map(len, there.values()))
+    disk_with(monkeypatch, needed - 1)
+    with pytest.raises(ValueError, match=r"need up to 0\.\d MB, .* has 0\.\d MB for them: free some space"):
+        with run_folder(*place, fresh=again):
+            pytest.fail("it should not begin")
+    assert {p.name: p.read_bytes() for p in tmp_path.iterdir()} == there
+    disk_with(monkeypatch, needed)  # what it will replace counts as free
+    with run_folder(*place, fresh=again):
+        pass
+
+
+def test_a_run_that_has_ended_needs_no_room(tmp_path, monkeypatch):
+    train_in(tmp_path / "parts", short(), should_stop=lambda: True)
+    whole = train_in(tmp_path / "whole", short())
+    disk_with(monkeypatch, 0)
+    same_end(train_in(tmp_path / "whole", short()), whole)
+    with pytest.raises(ValueError, match="free some space"):
+        train_in(tmp_path / "parts", short())
+
+
 @pytest.mark.faults
 @pytest.mark.skipif(os.name != "posix" or os.geteuid() != 0, reason="mounting needs root")
-def test_a_small_tmpfs_that_fills_up(tmp_path):
-    mounted = subprocess.run(
-        ["mount", "-t", "tmpfs", "-o", "size=300k", "tmpfs", tmp_path], capture_output=True
-    )
-    if mounted.returncode:
+def test_a_small_tmpfs_that_fills_up(tmp_path, capsys):
+    needed = bytes_needed(fresh().config, short(max_steps=40))
+    options = ["-t", "tmpfs", "-o", f"size={needed + 50_000}", "tmpfs"]
+    if subprocess.run(["mount", *options, tmp_path], capture_output=True).returncode:
         pytest.skip("tmpfs cannot be mounted here")
+
+    def fill(history):  # another program
+        if history.step == 6:
+            (tmp_path / "other").write_bytes(bytes(shutil.disk_usage(tmp_path).free - 20_000))
+
     try:
-        whole = train_in(tmp_path.parent / "whole", short())
-        _, history = train_in(tmp_path, short(max_steps=40))  # room for one checkpoint, not for three
-        assert history.step == 40
+        _, history = train_in(tmp_path, short(max_steps=40), on_step=fill)
+        said = capsys.readouterr().out
+        assert history.step == 40 and "Training goes on; the checkpoint before stays." in said
+        assert [p.name for p in checkpoints(tmp_path)] == ["step-00000004.safetensors"]
         assert not list(tmp_path.glob("*.partial"))
-        for path in checkpoints(tmp_path):
-            read_file(path)
-        del whole
+        with pytest.raises(ValueError, match="free some space"):
+            train_in(tmp_path, short(max_steps=40))
+        (tmp_path / "other").unlink()
+        assert train_in(tmp_path, short(max_steps=40))[1].losses == history.losses
     finally:
         subprocess.run(["umount", tmp_path], check=True)
 

@@ -12,6 +12,7 @@ import torch
 from conftest import randomise
 from notebook_files import NOTEBOOKS, definitions_of, load_definition
 from torch import nn
+from torch.nn import functional as F
 from torch.testing import assert_close
 
 from helpers.model import BigramLanguageModel, Block, GPTConfig, Head, LanguageModel
@@ -243,7 +244,9 @@ RULES = {
 
 
 @pytest.mark.parametrize("number, name", twins(), ids=lambda value: value)
-def test_notebook_and_helpers_agree(number, name, tmp_path):
+def test_notebook_and_helpers_agree(number, name, tmp_path, monkeypatch):
+    # The notebooks drop by PyTorch's own function; that the helpers' way drops as often is tested apart.
+    monkeypatch.setattr("helpers.model.fast_dropout", F.dropout)
     if name not in RULES:
         pytest.fail(f"{name} stands in notebook {number} and in helpers/: add a rule to tests/test_twins.py")
 

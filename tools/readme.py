@@ -16,7 +16,7 @@ sys.path.insert(0, str(ROOT))
 
 from helpers.files import RUNS_DIR  # noqa: E402
 from helpers.presets import PRESETS  # noqa: E402
-from helpers.program.bench import HEADINGS, line_of  # noqa: E402
+from helpers.program.bench import HEADINGS, caption_of, line_of  # noqa: E402
 from helpers.program.records import load_bench, load_records  # noqa: E402
 
 PAGES = ROOT / "README.md", ROOT / "docs" / "measurements.md"
@@ -76,10 +76,10 @@ def runs_table(corpora):
 
 
 def bench_table(record):
-    """The benchmark's rows as they stand in data/runs/bench-cpu.json."""
+    """The benchmark's machine and rows as they stand in data/runs/bench-cpu.json."""
     if record is None:
         return ["Not measured yet: `make bench`."]
-    return [HEADINGS, *(line_of(row) for row in record["rows"])]
+    return [caption_of(record), "", HEADINGS, *(line_of(row) for row in record["rows"])]
 
 
 def mutants_line():
@@ -113,7 +113,9 @@ def results(ladder):
                 f"trained in {run['train_seconds']:.0f} seconds, evaluation not counted, reaches "
                 f"{run['best_val']:.2f} nats, which is {run['bits_per_character']:.2f} bits per character."
             )
-    ratios = {row["row"]: row["ratio"] for row in (load_bench() or {"rows": []})["rows"]}
+    rows = (load_bench() or {"rows": []})["rows"]
+    # A goal that was not reached has no ratio.
+    ratios = {row["row"]: row["ratio"] for row in rows if row["ratio"]}
     if {"time-to-loss", "generation"} <= ratios.keys():
         lines.append(
             f"- **Beside published recipes** on the same machine: the loss of nanoGPT's CPU recipe in "

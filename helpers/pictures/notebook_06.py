@@ -347,7 +347,7 @@ class TrainingProgram:
             should_stop=self.asked_to_stop.is_set,
         )
         parts = run.model, run.train_ids, run.val_ids, run.config, self.device, run.history
-        with out_of_memory_as(too_large(run.model, run.config)):
+        with out_of_memory_as(too_large(run.model, run.config, self.device)):
             return train(*parts, callbacks=callbacks, progress=False)
 
     def show_progress(self, history):

@@ -8,7 +8,8 @@ The plain baseline stands in plain.py, what runs a nanoGPT checkout in nanogpt.p
 
 Method: both programs run once to warm up, then in turn, A B A B. The table has medians, in brackets
 the smallest and the largest figure, and the ratio of the medians, course / plain. Machines differ
-and are busy with other things: the ratio is what carries over.
+and are busy with other things: the ratio is what carries over. It depends on how much faster the
+processor multiplies in bfloat16 than in float32; that is measured first, and decides on the targets.
 """
 
 import argparse
@@ -32,10 +33,10 @@ import torch
 
 import helpers.train
 from helpers.data import Corpus, get_batch, load_corpus
-from helpers.device import bf16_is_fast, hardware, keep_freed_memory, pick_device
+from helpers.device import best_precision, hardware, keep_freed_memory, pick_device, tensor_floats
 from helpers.files import DATA_DIR, RUNS_DIR
 from helpers.generate import generate
-from helpers.model import GPT, GPTConfig
+from helpers.model import GPT, GPTConfig, flops_per_token
 from helpers.optimizers import make_optimizers, orthogonalise
 from helpers.presets import PRESETS
 from helpers.program.build import build
@@ -62,13 +63,83 @@ from helpers.train import Callbacks, TrainConfig, evaluate, train
 
 ROOT = DATA_DIR.parent
 FULL = dict(
-    model={}, sprint={}, rounds=5, steps=40, recipe_steps=2000, sweeps=20, seeds=3,
-    new_tokens=255, sequences=64, memory_rounds=3, muon_steps=300,
+    model={}, sprint={}, rounds=5, steps=40, recipe_steps=2000, sweeps=20, seeds=3, new_tokens=255,
+    sequences=64, memory_rounds=3, muon_steps=300, real_rounds=2, real_steps=(1, 2),
+    products=(512, 3.0),  # as fast as larger ones, and so short that some meet with no interruption
 )  # fmt: skip
 QUICK = dict(
     model=dict(n_layer=1, n_head=2, n_embd=16, block_size=16), sprint=dict(max_steps=4), rounds=2, steps=2,
     recipe_steps=4, sweeps=2, seeds=2, new_tokens=4, sequences=3, memory_rounds=1, muon_steps=4,
+    real_rounds=1, real_steps=(1, 1), products=(64, 0.01),
 )  # fmt: skip
+FLAGS = "avx2", "avx512f", "avx512_bf16", "amx_bf16"  # what products of matrices gain from
+CLASSES = "Zen 4", "Zen 5", "no bfloat16"  # of processors, see class_of
+TARGETS = {  # of a row on a CPU: which of its figures, the bound, and the number of each class that has one
+    "training": ("ratio", "at least", 2.2, 3.2),
+    "training-real-size": ("ratio", "at least", 3, 4),
+    "time-to-loss": ("ratio", "at most", 1 / 11, 1 / 15),
+    "loss-in-time": ("course_median", "at most", 1.55, 1.52),  # on Tiny Shakespeare
+    "generation": ("ratio", "at least", 13, 13),
+    "generation-in-batches": ("ratio", "at least", 8, 8),
+    "encoding": ("ratio", "at least", 10, 10, 10),
+    "memory": ("ratio", "at most", 0.55, 0.55),
+}
+
+# ---------------------------------------------------------------- the machine
+
+
+def processor(cpuinfo):
+    """Vendor, family, model, name and FLAGS of the first processor in a text of /proc/cpuinfo, else None."""
+    lines = re.findall(r"^(\S[^:\n]*?)\s*:[ \t]*(.*)$", cpuinfo.partition("\n\n")[0], re.MULTILINE)
+    known = {"model name": platform.processor(), "flags": ""} | dict(lines)
+    names = dict(vendor="vendor_id", family="cpu family", model="model", name="model name")
+    flags = [flag for flag in FLAGS if flag in known["flags"].split()]
+    return {key: known.get(name) for key, name in names.items()} | {"flags": flags}
+
+
+def peak_rates(device, size, seconds):
+    """{dtype: operations/s} of products of square matrices, the best of rounds; float32 in tensor_floats."""
+    measures = {}
+    for kind in ("float32", "bfloat16", best_precision(device)):
+        # The result goes to the same place again and again: new memory would cost time.
+        a, out = (torch.rand(size, size).to(device, getattr(torch, kind)) for _ in range(2))
+        measures[kind] = rate_of(partial(torch.mm, a, a, out=out), 2 * size**3, device)
+    peaks, start = dict.fromkeys(measures, 0.0), time.perf_counter()
+    with tensor_floats(device):  # as the trainer has them on a GPU
+        while 0.0 in peaks.values() or time.perf_counter() - start < seconds:
+            peaks = {kind: max(peaks[kind], measure()) for kind, measure in measures.items()}
+    return peaks
+
+
+def class_of(peaks, precision):
+    """Which of CLASSES a CPU with these peak_rates is, where the course computes in this precision."""
+    if precision != "bfloat16":
+        return "no bfloat16"
+    return "Zen 5" if peaks["bfloat16"] >= 3 * peaks["float32"] else "Zen 4"
+
+
+def measured_machine(device, size, seconds):
+    """What a device is and its peak_rates, for the record; with the class of a CPU."""
+    if device.type == "cuda":
+        name, capability = torch.cuda.get_device_name(device), torch.cuda.get_device_capability(device)
+        peaks = peak_rates(device, 16 * size, seconds)  # smaller products leave a GPU idle
+        return dict(name=name, capability=capability, peaks=peaks)
+    path, peaks = Path("/proc/cpuinfo"), peak_rates(device, size, seconds)
+    known = processor(path.read_text(encoding="utf-8") if path.exists() else "")
+    return known | {"peaks": peaks, "class": class_of(peaks, best_precision(device))}
+
+
+def caption_of(record):
+    """One line on the machine of a record, to stand above its table. Old records say less of it."""
+    line = f"{record['hardware']}, torch {record['torch']}, corpus {record['corpus']}"
+    if "machine" not in record:
+        return f"{line}. An older record, without processor and peak: its targets are those of then."
+    machine = record["machine"]
+    names = [key for key in ("family", "model", "capability", "class") if machine.get(key)]
+    known = ", ".join(f"{key} {machine[key]}" for key in names)
+    peaks = ", ".join(f"{rate / 1e9:,.0f} Gflop/s in {kind}" for kind, rate in machine["peaks"].items())
+    return f"{line}; {machine['name']} ({known}). Products of matrices: {peaks}."
+
 
 # ---------------------------------------------------------------- figures, rows, lines
 
@@ -90,26 +161,27 @@ def rate_of(work, amount, device):
     return measure
 
 
-def row_of(what, unit, plain, course, note="", target=None):
+def row_of(what, unit, plain, course, note=""):
     """One row of the table as a dictionary: all figures, their medians, the ratio course / plain.
 
-    target is (of, bound, number), such as ("ratio", "at least", 3) or ("course", "at most", 1.55).
     A figure of None stands for a goal that was not reached; then there is no ratio, and no target is met.
     """
+    medians = [None if None in figures else statistics.median(figures) for figures in (plain, course)]
+    ratio = None if None in medians else medians[1] / medians[0]
+    return dict(
+        what=what, unit=unit, plain=plain, course=course, note=note, plain_median=medians[0],
+        course_median=medians[1], ratio=ratio, plain_share=None, course_share=None, target=None, met=None,
+    )  # fmt: skip
 
-    def middle(figures):
-        return None if None in figures else statistics.median(figures)
 
-    row = dict(what=what, unit=unit, plain=plain, course=course, note=note, target=None, met=None)
-    row["plain_median"], row["course_median"] = middle(plain), middle(course)
-    known = None not in (row["plain_median"], row["course_median"])
-    row["ratio"] = row["course_median"] / row["plain_median"] if known else None
-    if target is not None:
-        of, bound, number = target
-        value = row["ratio"] if of == "ratio" else row["course_median"]
-        row["target"] = f"{bound} {number:.4g}" + ("x" if of == "ratio" else "")
-        row["met"] = value is not None and (value >= number if bound == "at least" else value <= number)
-    return row
+def with_target(row, target, machine_class):
+    """A row with what it is to reach on a machine of a class, as in TARGETS, and whether that is met."""
+    of, bound, *numbers = target
+    value, number = row[of], dict(zip(CLASSES, numbers)).get(machine_class)
+    if number is None:
+        return row | dict(target="none without bfloat16")
+    met = value is not None and (value >= number if bound == "at least" else value <= number)
+    return row | dict(target=f"{bound} {number:.3g}" + ("x" if of == "ratio" else ""), met=met)
 
 
 def figures_cell(figures):
@@ -124,15 +196,19 @@ def figures_cell(figures):
     return middle if len(figures) == 1 else f"{middle} ({digits(min(figures))} to {digits(max(figures))})"
 
 
-HEADINGS = "| what | plain | course | ratio | target | met? |\n|---|---|---|---|---|---|"
+HEADINGS = (
+    "| what | plain | course | ratio | share of peak, plain and course | target | met? |\n|" + 7 * "---|"
+)
 
 
 def line_of(row):
-    """A row as a line of a Markdown table."""
+    """A row as a line of a Markdown table. Old records have no shares."""
     ratio = "" if row["ratio"] is None else f"{row['ratio']:.3g}x"
     met = {None: "", True: "yes", False: "no"}[row["met"]]
+    shares = [row.get(f"{side}_share") for side in ("plain", "course")]
+    peak = "" if None in shares else "{:.0%} and {:.0%}".format(*shares)
     cells = f"{row['what']}, {row['unit']}", figures_cell(row["plain"]), figures_cell(row["course"])
-    return f"| {' | '.join((*cells, ratio, row['target'] or '', met))} |"
+    return f"| {' | '.join((*cells, ratio, peak, row['target'] or '', met))} |"
 
 
 # ---------------------------------------------------------------- what the rows share
@@ -146,6 +222,7 @@ class Bench:
     device: torch.device
     quick: bool = False
     checkout: Path | None = None  # of nanoGPT
+    machine: dict | None = None  # see measured_machine; not in the processes of single figures
     trainer_rate: float | None = None  # tokens/s of course-cpu, once it is measured
     recipe: tuple | None = None  # what nanoGPT's whole recipe came to, once it has run
 
@@ -157,9 +234,17 @@ class Bench:
         """Model, tokenizer, train_ids, val_ids, TrainConfig of a preset, made tiny in a quick run."""
         return build(preset, self.corpus, (model or {}) | self.sizes["model"], changes)
 
-    def row(self, what, unit, plain, course, note, target=None):
+    def row(self, what, unit, plain, course, note, rounds=None, warm_up=1):
         """The row of two functions that each return a figure, called in turn."""
-        return row_of(what, unit, *alternate(plain, course, self.sizes["rounds"]), note, target)
+        return row_of(what, unit, *alternate(plain, course, rounds or self.sizes["rounds"], warm_up), note)
+
+    def training_row(self, what, rates, note, model, precisions, **rounds):
+        """The row of two functions that return tokens/s of a GPT, and their shares of the peak."""
+        row = self.row(what, "tokens/s", *rates, note, **rounds)
+        for side, kind in zip(("plain", "course"), precisions):
+            flops = flops_per_token(model.config) * row[f"{side}_median"]
+            row[f"{side}_share"] = flops / self.machine["peaks"][kind]
+        return row
 
 
 def bench_at_hand(device, quick=False, checkout=None):
@@ -222,20 +307,17 @@ def plain_rate(model, train_ids, config, device, steps, **parts):
     return lambda: tokens / plain_train(model, train_ids, config, device, steps, **parts)
 
 
-def preset_rate(bench, preset, kept=True):
-    """Tokens/s of a preset after as many steps to warm up: course-cpu by the course, nanogpt-cpu plainly."""
+def preset_rate(bench, preset, program, steps, kept=True):
+    """Tokens/s after as many steps to warm up; by the "course", "plain", or plain with lists of "heads"."""
     if not kept:
         helpers.train.keep_freed_memory = lambda: None
     model, _, train_ids, _, config = bench.build(preset)
-    rate = course_rate if preset == "course-cpu" else plain_rate
-    measure = rate(model, train_ids, config, bench.device, bench.sizes["steps"])
+    if program == "heads":
+        with_list_of_heads(model)
+    rate = course_rate if program == "course" else plain_rate
+    measure = rate(model, train_ids, config, bench.device, steps)
     measure()
     return measure()
-
-
-def fast_precision(device):
-    """The name of the dtype in which the course computes on a device."""
-    return "bfloat16" if bf16_is_fast(device) else "float32"
 
 
 # ---------------------------------------------------------------- rows: the course beside nanoGPT's recipe
@@ -243,27 +325,39 @@ def fast_precision(device):
 
 def training(bench):
     """Tokens/s of the course's trainer against nanoGPT's recipe for a CPU, the same shape of model."""
-    config, recipe = (PRESETS[name].train for name in ("course-cpu", "nanogpt-cpu"))
-    course = partial(in_a_fresh_process, preset_rate, bench, "course-cpu")
+    (model, *_, config), steps = bench.build("course-cpu"), bench.sizes["steps"]
+    course = partial(in_a_fresh_process, preset_rate, bench, "course-cpu", "course", steps)
 
     def against(plain, what, program):
-        note = (
-            "each figure from a fresh process; course: preset course-cpu, "
-            f"batch {config['batch_size']}; plain: {program}"
-        )
-        return bench.row(what, "tokens/s", plain, course, note, ("ratio", "at least", 3))
+        note = f"fresh processes; course: preset course-cpu, batch {config.batch_size}; plain: {program}"
+        precisions = "float32", best_precision(bench.device)
+        return bench.training_row(what, (plain, course), note, model, precisions)
 
-    program = (
-        f"nanoGPT's CPU recipe restated: batch {recipe['batch_size']}, float32, SDPA, gelu, AdamW unfused"
-    )
-    plain = partial(in_a_fresh_process, preset_rate, bench, "nanogpt-cpu")
+    program = "nanoGPT's CPU recipe restated: batch 12, float32, SDPA, gelu, AdamW unfused"
+    plain = partial(in_a_fresh_process, preset_rate, bench, "nanogpt-cpu", "plain", steps)
     row = against(plain, "training, 128/4/4/64", program)
     bench.trainer_rate = row["course_median"]
     yield row
     if bench.checkout:
         with nanogpt_copy(bench.checkout, bench.corpus.text) as folder:
-            plain = partial(nanogpt_rate, folder, 2 * bench.sizes["steps"])
+            plain = partial(nanogpt_rate, folder, 2 * steps)
             yield against(plain, "training against the nanoGPT checkout", "the nanoGPT checkout")
+
+
+def training_real_size(bench):
+    """Tokens/s of the course's trainer against a plain script, at the size that three systems share."""
+    preset, kind = "gpt-from-scratch", best_precision(bench.device)
+    model, *_, config = bench.build(preset)
+    few = bench.sizes["real_steps"] if bench.device.type == "cpu" else [bench.sizes["steps"]] * 2
+    call = partial(partial, in_a_fresh_process, preset_rate, bench, preset)
+    what = f"preset {preset}, batch {config.batch_size}, dropout {model.config.dropout}, on both sides"
+    note = (
+        f"{what}; each figure from a fresh process, {few[0]} and {few[1]} steps after as many to warm up; "
+        f"plain: a list of heads, float32; course: {kind}"
+    )
+    name, rounds = "training, 384/6/6/256", dict(rounds=bench.sizes["real_rounds"], warm_up=0)
+    rates = call("heads", few[0]), call("course", few[1])
+    yield bench.training_row(name, rates, note, model, ("float32", kind), **rounds)
 
 
 def recipe_run(bench):
@@ -310,8 +404,7 @@ def time_to_loss(bench):
         f"course-sprint until a full sweep is at {goal:.4f} or below, one run a seed, "
         f"steps {[n for _, n in runs]}; training alone, without evaluation, on both sides"
     )
-    name = "time to the recipe's final validation loss"
-    yield row_of(name, "s", [seconds], [s for s, _ in runs], note, ("ratio", "at most", 1 / 8))
+    yield row_of("time to the recipe's final validation loss", "s", [seconds], [s for s, _ in runs], note)
 
 
 def loss_in_time(bench):
@@ -319,11 +412,11 @@ def loss_in_time(bench):
     if bench.trainer_rate is None:
         next(training(bench))
     seconds, loss, what = recipe_run(bench)
-    model, _, _, _, config = bench.build("course-cpu")
+    model, _, train_ids, val_ids, config = bench.build("course-cpu")
     tokens = config.batch_size * model.config.block_size  # a step
     # A little less than fits, so that a slow minute of the machine does not lead past the time.
     steps = max(int(0.88 * seconds * bench.trainer_rate / tokens), 2)
-    model, _, train_ids, val_ids, config = bench.build("course-cpu", max_steps=steps, eval_interval=steps)
+    config = dataclasses.replace(config, max_steps=steps, eval_interval=steps)
     history = course_train(model, train_ids, val_ids, config, bench.device)
     note = (
         f"plain: {what}, {seconds:.1f} s; course: preset course-cpu with max_steps={steps}, "
@@ -331,49 +424,42 @@ def loss_in_time(bench):
     )
     # Over the time, the loss is not the one that was asked for.
     reached = [history.evals[-1]["val"] if history.train_seconds <= seconds else None]
-    target = ("course", "at most", 1.55) if bench.corpus.name == "tinyshakespeare" else None
-    yield row_of("validation loss in the recipe's time", "nats", [loss], reached, note, target)
+    yield row_of("validation loss in the recipe's time", "nats", [loss], reached, note)
 
 
 # ---------------------------------------------------------------- rows: generation, encoding, memory
 
 
 def writers(bench):
-    """gpt-from-scratch three ways: lists of heads, float32; the course's; and a start token (1, 1)."""
+    """gpt-from-scratch twice: with lists of heads in float32, and as the course has it."""
     model = bench.build("gpt-from-scratch")[0].to(bench.device).eval()
     plain = with_list_of_heads(copy.deepcopy(model))
-    course = model.bfloat16() if bf16_is_fast(bench.device) else model
-    return plain, course, torch.zeros(1, 1, dtype=torch.int64, device=bench.device)
+    return plain, model.to(getattr(torch, best_precision(bench.device)))
+
+
+def writing_rate(bench, write, model, sequences=1):
+    """A function that calls write(model, start, new_tokens) and returns characters/s of all sequences."""
+    start = torch.zeros(sequences, 1, dtype=torch.int64, device=bench.device)
+    n = bench.sizes["new_tokens"]
+    return rate_of(lambda: write(model, start, n), n * sequences, bench.device)
 
 
 def generation(bench):
     """Characters/s of one sequence, cached, against computing the whole context again."""
-    plain, course, start = writers(bench)
-    n = bench.sizes["new_tokens"]
-    yield bench.row(
-        "generation, 384/6/6/256, one sequence",
-        "characters/s",
-        rate_of(lambda: plain_generate(plain, start, n), n, bench.device),
-        rate_of(lambda: generate(course, start, n), n, bench.device),
-        f"{n} new characters; plain: lists of heads, float32, no cache; course: cached, "
-        f"{fast_precision(bench.device)}",
-        ("ratio", "at least", 10),
-    )
+    plain, course = writers(bench)
+    rates = writing_rate(bench, plain_generate, plain), writing_rate(bench, generate, course)
+    programs = f"plain: lists of heads, float32, no cache; course: cached, {best_precision(bench.device)}"
+    note = f"{bench.sizes['new_tokens']} new characters; {programs}"
+    yield bench.row("generation, 384/6/6/256, one sequence", "characters/s", *rates, note)
 
 
 def generation_in_batches(bench):
     """Characters/s of many sequences at once against one, both cached."""
-    _, model, start = writers(bench)
-    n, B = bench.sizes["new_tokens"], bench.sizes["sequences"]
-    yield bench.row(
-        f"generation, {B} sequences at once",
-        "characters/s",
-        rate_of(lambda: generate(model, start, n), n, bench.device),
-        rate_of(lambda: generate(model, start.expand(B, 1), n), n * B, bench.device),
-        "plain: one sequence at a time, the course's cached generation too; "
-        f"course: {B} at once, all counted",
-        ("ratio", "at least", 6),
-    )
+    _, model = writers(bench)
+    B = bench.sizes["sequences"]
+    rates = (writing_rate(bench, generate, model, sequences) for sequences in (1, B))
+    note = f"the course's cached generation on both sides; plain: one; course: {B} at once, all counted"
+    yield bench.row(f"generation, {B} sequences at once", "characters/s", *rates, note)
 
 
 def encoding(bench):
@@ -381,13 +467,11 @@ def encoding(bench):
     text = bench.corpus.text
     tokenizer = CharTokenizer.from_text(text)
     stoi = {c: i for i, c in enumerate(tokenizer.chars)}
-    figures = alternate(
-        rate_of(lambda: torch.tensor([stoi[c] for c in text]), len(text), bench.device),
-        rate_of(lambda: tokenizer.encode(text), len(text), bench.device),
-        2 * bench.sizes["rounds"] + 1,  # more than elsewhere: they are short
-    )
+    forms = (lambda: torch.tensor([stoi[c] for c in text])), (lambda: tokenizer.encode(text))
+    rates = (rate_of(form, len(text), bench.device) for form in forms)
     note = f"{len(text):,} characters; plain: torch.tensor([stoi[c] for c in text])"
-    yield row_of("encoding", "characters/s", *figures, note, ("ratio", "at least", 10))
+    rounds = 2 * bench.sizes["rounds"] + 1  # more than elsewhere: they are short
+    yield bench.row("encoding", "characters/s", *rates, note, rounds)
 
 
 def memory(bench):
@@ -395,14 +479,13 @@ def memory(bench):
     if not Path("/proc/self/clear_refs").exists():
         print("memory: left out, only Linux tells a process its peak.", file=sys.stderr)
         return
-    plain, course = (partial(in_a_fresh_process, training_peak, bench, kind) for kind in ("plain", "course"))
-    figures = alternate(plain, course, bench.sizes["memory_rounds"], warm_up=0)
+    peaks = (partial(in_a_fresh_process, training_peak, bench, kind) for kind in ("plain", "course"))
     note = (
         "peak resident memory minus that just before the model is built; 3 steps at batch 8 and evaluation, "
         "on the CPU, a fresh process each time"
     )
     name = "peak memory, gpt-from-scratch at batch 8"
-    yield row_of(name, "MiB", *figures, note, ("ratio", "at most", 0.6))
+    yield bench.row(name, "MiB", *peaks, note, bench.sizes["memory_rounds"], warm_up=0)
 
 
 def training_peak(bench, kind):
@@ -445,50 +528,50 @@ def resident(field_name):
 
 def kept_memory(bench):
     """Tokens/s of the course's trainer where freed memory stays with the process against handing it back."""
-    rates = (partial(in_a_fresh_process, preset_rate, bench, "course-cpu", kept) for kept in (False, True))
+    model, kind = bench.build("course-cpu")[0], best_precision(bench.device)
+    call = in_a_fresh_process, preset_rate, bench, "course-cpu", "course", bench.sizes["steps"]
+    rates = (partial(*call, kept) for kept in (False, True))
     note = "the course's trainer and preset course-cpu on both sides, each figure from a fresh process"
-    yield bench.row("freed memory kept against handed back", "tokens/s", *rates, note)
+    yield bench.training_row("freed memory kept against handed back", rates, note, model, (kind, kind))
 
 
 def precision(bench):
     """Tokens/s of the course's trainer in bfloat16 against float32."""
-    model, _, train_ids, _, config = bench.build("course-cpu")
-    configs = (dataclasses.replace(config, precision=kind) for kind in ("float32", "bfloat16"))
+    # Batches in one part: the trainer might cut those of one side more finely.
+    model, _, train_ids, _, config = bench.build("course-cpu", accumulation_steps=1)
+    kinds = "float32", "bfloat16"
+    configs = (dataclasses.replace(config, precision=kind) for kind in kinds)
     rates = (course_rate(model, train_ids, c, bench.device, bench.sizes["steps"]) for c in configs)
-    note = "the course's trainer and preset course-cpu on both sides"
-    yield bench.row("bfloat16 against float32", "tokens/s", *rates, note)
+    note = "the course's trainer and preset course-cpu on both sides, batches in one part"
+    yield bench.training_row("bfloat16 against float32", rates, note, model, kinds)
 
 
 def fused_attention(bench):
     """Tokens/s with fused attention against a list of heads, both float32, at block 256."""
-    changes = dict(batch_size=8, precision="float32")
+    changes = dict(batch_size=8, precision="float32", accumulation_steps=1)
     model, _, train_ids, _, config = bench.build("course-cpu", dict(block_size=256), **changes)
     models = with_list_of_heads(copy.deepcopy(model)), model
     steps = max(bench.sizes["steps"] // 4, 2)
     rates = (course_rate(m, train_ids, config, bench.device, steps) for m in models)
-    note = f"128/4/4/{model.config.block_size}, batch 8, float32, else the course's trainer on both sides"
-    yield bench.row("fused attention against a list of heads", "tokens/s", *rates, note)
+    note = (
+        f"128/4/4/{model.config.block_size}, batch 8 in one part, float32, the course's trainer on both sides"
+    )
+    name, kinds = "fused attention against a list of heads", ("float32", "float32")
+    yield bench.training_row(name, rates, note, model, kinds)
 
 
 def in_whole_steps(bench, what, plain, course, note):
-    """A row in tokens/s: the plain loop in fast_precision, with these arguments of plain_train."""
+    """A row in tokens/s: the plain loop in best_precision, with these arguments of plain_train."""
     model, _, train_ids, _, config = bench.build("course-cpu")
-    kind, steps = fast_precision(bench.device), bench.sizes["steps"]
-    rates = (
-        plain_rate(model, train_ids, config, bench.device, steps, precision=kind, **parts)
-        for parts in (plain, course)
-    )
-    return bench.row(
-        what, "tokens/s", *rates, f"whole steps of preset course-cpu's model and batch in {kind}{note}"
-    )
+    kind, steps = best_precision(bench.device), bench.sizes["steps"]
+    rate = partial(plain_rate, model, train_ids, config, bench.device, steps, precision=kind)
+    note = f"whole steps of preset course-cpu's model and batch in {kind}{note}"
+    return bench.training_row(what, (rate(**plain), rate(**course)), note, model, (kind, kind))
 
 
-def alone(bench, what, unit, plain, course, times, note):
-    """A row of how many times a second plain() and course() run, each called so many times in turn."""
-    rates = (
-        rate_of(lambda work=work: [work() for _ in range(times)], times, bench.device)
-        for work in (plain, course)
-    )
+def alone(bench, what, unit, plain, course, n, note):
+    """A row of how many times a second plain() and course() run, each called n times in turn."""
+    rates = (rate_of(lambda w=w: [w() for _ in range(n)], n, bench.device) for w in (plain, course))
     return bench.row(what, unit, *rates, f"{note}, nothing else in the loop")
 
 
@@ -522,20 +605,16 @@ def muon_products(bench):
     model, _, _, _, config = bench.build("course-cpu")
     _, optimizer = make_optimizers(model, config)
     shapes = Counter(p.shape for group in optimizer.param_groups for p in group["params"])
-    dtype = getattr(torch, fast_precision(bench.device))
+    dtype = getattr(torch, best_precision(bench.device))
     # As Muon stacks them; what is in them makes no difference to the time.
     stacks = [torch.randn(n, *shape).to(bench.device, dtype) for shape, n in shapes.items()]
-
-    def steps(form):
-        return lambda: [form(stack) for stack in stacks]
-
-    note = f"Newton-Schulz on the matrices of preset course-cpu's blocks in {fast_precision(bench.device)}"
+    forms = (lambda form=form: [form(s) for s in stacks] for form in (plain_orthogonalise, orthogonalise))
+    note = f"Newton-Schulz on the matrices of preset course-cpu's blocks in {best_precision(bench.device)}"
     name = "baddbmm against @ and + in Muon, the products alone"
-    forms = steps(plain_orthogonalise), steps(orthogonalise)
     yield alone(bench, name, "steps/s", *forms, bench.sizes["steps"], note)
 
 
-def time_to_the_same_loss(bench, what, **plain_changes):
+def time_to_same_loss(bench, what, **plain_changes):
     """Seconds of preset course-cpu to the loss that it ends on with plain_changes, one pair a seed."""
     budget = dict(max_steps=bench.sizes["muon_steps"])
     few = 20_000  # validation tokens: short sweeps, since there are many
@@ -554,23 +633,16 @@ def time_to_the_same_loss(bench, what, **plain_changes):
     yield row_of(f"{what}: time to the same loss", "s", plain, seconds, note)
 
 
-def muon(bench):
-    """Seconds to the same validation loss with Muon for the matrices against AdamW alone."""
-    return time_to_the_same_loss(bench, "Muon against AdamW", optimizer="adamw")
-
-
-def schedule(bench):
-    """Seconds to the same validation loss with a cosine down to zero against a constant rate."""
-    return time_to_the_same_loss(bench, "cosine against a constant rate", min_learning_rate_ratio=1.0)
-
-
 ROWS = {
     function.__name__.replace("_", "-"): function
     for function in (
-        training, time_to_loss, loss_in_time, generation, generation_in_batches, encoding, memory,
-        kept_memory, precision, fused_attention, fused_optimizer, gathered_batches,
-        muon_products, muon, schedule,
+        training, training_real_size, time_to_loss, loss_in_time, generation, generation_in_batches,
+        encoding, memory, kept_memory, precision, fused_attention, fused_optimizer, gathered_batches,
+        muon_products,
     )
+} | {
+    "muon": partial(time_to_same_loss, what="Muon against AdamW", optimizer="adamw"),
+    "schedule": partial(time_to_same_loss, what="cosine against a constant rate", min_learning_rate_ratio=1),
 }  # fmt: skip
 
 # ---------------------------------------------------------------- the program
@@ -579,34 +651,26 @@ ROWS = {
 def run(names, device, quick=False, checkout=None):
     """Measure the named rows, print the table as it grows, and return the record as a dictionary."""
     bench = bench_at_hand(device, quick, checkout)
-    record = {
-        "corpus": bench.corpus.name,
-        "device": device.type,
-        "hardware": hardware(device),
-        "torch": torch.__version__,
-        "numpy": np.__version__,
-        "python": platform.python_version(),
-        "quick": quick,
-        "nanogpt": checkout is not None,
-        "sizes": bench.sizes,
-        "seconds": 0.0,
-        "rows": [],
-    }
-    print(
-        f"{record['hardware']}, torch {record['torch']}, corpus {bench.corpus.name}\n\n{HEADINGS}", flush=True
-    )
     keep_freed_memory()  # as every training run does, so that no row depends on those before it
     start = time.perf_counter()
+    bench.machine = measured_machine(device, *bench.sizes["products"])
+    record = dict(
+        corpus=bench.corpus.name, device=device.type, hardware=hardware(device), machine=bench.machine,
+        torch=torch.__version__, numpy=np.__version__, python=platform.python_version(), quick=quick,
+        nanogpt=checkout is not None, sizes=bench.sizes, seconds=0.0, rows=[],
+    )  # fmt: skip
+    print(f"{caption_of(record)}\n\n{HEADINGS}", flush=True)
+    targets = TARGETS if device.type == "cpu" and not quick else {}  # they were set for the real sizes
+    if bench.corpus.name != "tinyshakespeare":
+        targets = {name: target for name, target in targets.items() if target[0] == "ratio"}
     for name in names:
         for row in ROWS[name](bench):
-            if device.type != "cpu" or quick:  # the goals were set for the real sizes on a CPU
-                row["target"] = row["met"] = None
+            if name in targets:
+                row = with_target(row, targets[name], bench.machine["class"])
             record["rows"].append({"row": name} | row)
             print(line_of(row), flush=True)
     record["seconds"] = round(time.perf_counter() - start, 1)
-    print()
-    for row in record["rows"]:
-        print(f"- {row['what']}: {row['note']}.")
+    print("", *(f"- {row['what']}: {row['note']}." for row in record["rows"]), sep="\n")
     return record
 
 
@@ -619,9 +683,7 @@ def main(arguments=None):
     parser.add_argument("--nanogpt", type=Path, metavar="DIR", help="a nanoGPT checkout to run as it is")
     parser.add_argument("--device", default=None, help="cpu, cuda or mps; chosen if not given")
     parser.add_argument("--out", type=Path, default=RUNS_DIR, help="folder of the JSON record")
-    parser.add_argument(
-        "--quick", action="store_true", help="tiny sizes: tests the program, measures nothing"
-    )
+    parser.add_argument("--quick", action="store_true", help="tiny sizes, which measure nothing: a test")
     args = parser.parse_args(arguments)
     try:
         device = pick_device(args.device)

@@ -13,7 +13,7 @@ from helpers.model import GPT, GPTConfig, check_in_vocabulary, numbers_of, train
 from helpers.presets import PRESETS
 from helpers.program.large_text import tokens_of_file
 from helpers.tokenizer import BytePairTokenizer, CharTokenizer
-from helpers.train import TrainConfig
+from helpers.train import TrainConfig, parts_of
 
 LARGEST_SWEEP = 1_000_000  # validation tokens that are kept of a text larger than memory
 BYTE_PAIRS = 1024  # the vocabulary of presets with a byte-pair tokenizer
@@ -94,10 +94,10 @@ def check_run(model, train_ids, val_ids, config):
     for name, ids in (("train_ids", train_ids), ("val_ids", val_ids)):
         check_block_fits(ids, model.config.block_size)
         check_in_vocabulary(name, ids[: 2**24], model)  # not all of a text larger than memory
-    if config.batch_size % (config.accumulation_steps * world_size()):
+    if config.batch_size % (world_size() * (config.accumulation_steps or 1)):
         raise ValueError(
             f"batch_size={config.batch_size} does not divide among {world_size()} processes and "
-            f"accumulation_steps={config.accumulation_steps}: choose a multiple of both."
+            f"accumulation_steps={config.accumulation_steps or 1}: choose a multiple of both."
         )
 
 
@@ -105,16 +105,18 @@ def check_batch_fits(model, config, device):
     """Raise ValueError if a batch needs more memory than the machine of a CPU has."""
     # That memory is promised first and found missing later, when it is too late for a sentence. A GPU's
     # is refused at once.
-    part = config.batch_size // (config.accumulation_steps * world_size())
+    part = config.batch_size // (world_size() * parts_of(config, model.config, device))
     needed = sum(training_memory(model.config, part).values()) / 2  # in bfloat16, at the least
+    needed += 8 * config.batch_size * (model.config.block_size + 1)  # the ids of the whole batch
     if device.type == "cpu" and needed > machine_memory():
-        raise ValueError(too_large(model, config))
+        raise ValueError(too_large(model, config, device))
 
 
-def too_large(model, config):
+def too_large(model, config, device):
     """The sentence for a batch that needs more memory than there is."""
+    parts = parts_of(config, model.config, device)
     return (
-        f"A batch of batch_size={config.batch_size} in accumulation_steps={config.accumulation_steps} with "
+        f"A batch of batch_size={config.batch_size} in accumulation_steps={parts} with "
         f"block_size={model.config.block_size} does not fit into the memory: "
         "raise accumulation_steps, or lower batch_size or block_size."
     )

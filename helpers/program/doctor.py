@@ -17,7 +17,6 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[2]
 OK, LOOK, STOP = "OK", "!!", "NO"
 OLDEST_PYTHON = (3, 11)
-ROOM = 2**30  # bytes: the checkpoints of the largest model of the course fit in this
 INSTALL = f"{sys.executable} -m pip install -r requirements.txt"
 
 
@@ -146,11 +145,49 @@ def bfloat16():
 
 
 def disk():
-    """Is there room for checkpoints?"""
+    """Is there room for the checkpoints of notebook 06's preset, and of the largest one?"""
     free = shutil.disk_usage(ROOT).free
-    if free < ROOM:
-        return LOOK, "disk", f"{free / 1e9:.1f} GB free: checkpoints may not fit, so free some space"
-    return OK, "disk", f"{free / 1e9:.0f} GB free"
+    try:
+        from helpers.program.folder import in_units
+
+        needs = room_of_presets()
+        own = own_preset()
+    except (ImportError, OSError, AttributeError):  # no torch, a broken one, or one that is too old
+        return OK, "disk", f"{free / 1e9:.1f} GB free"
+    largest = max(needs, key=needs.get)
+    there, enough, most = in_units(free), in_units(needs[own]), in_units(needs[largest])
+    if free < needs[own]:
+        sentence = f"the checkpoints of {own} need {enough}, so free some space before you train it"
+        return LOOK, "disk", f"{there} free: {sentence}"
+    if free < needs[largest]:
+        sentence = f"enough for the checkpoints of {own} ({enough}), not for the largest preset's"
+        return OK, "disk", f"{there} free: {sentence} ({largest}, {most})"
+    sentence = f"the checkpoints of {own} need {enough}, the largest preset's {most} ({largest})"
+    return OK, "disk", f"{there} free: {sentence}"
+
+
+def room_of_presets():
+    """The bytes that a run of each preset needs for its checkpoints: a dict from name to number."""
+    from helpers.model import GPTConfig
+    from helpers.presets import PRESETS
+    from helpers.program.folder import bytes_needed
+    from helpers.train import TrainConfig
+
+    characters = {"vocab_size": 65}  # of the course's texts; a preset can say otherwise
+    return {
+        name: bytes_needed(GPTConfig(**characters | preset.model), TrainConfig(**preset.train))
+        for name, preset in PRESETS.items()
+    }
+
+
+def own_preset():
+    """The name of the preset that notebook 06 trains on this machine."""
+    from helpers.device import pick_device
+
+    try:
+        return "course-gpu" if pick_device().type == "cuda" else "course-cpu"
+    except ValueError:  # the line about the device tells
+        return "course-cpu"
 
 
 def corpus():

@@ -4,6 +4,7 @@ import contextlib
 import dataclasses
 import hashlib
 import re
+import shutil
 from pathlib import Path
 
 import filelock
@@ -22,6 +23,7 @@ from helpers.checkpoint import (
 )
 from helpers.checks import shown
 from helpers.device import barrier, pick_device, rank
+from helpers.model import numbers_of, parameter_table
 from helpers.train import begin, precision_of
 
 BEST = "best.safetensors"
@@ -35,8 +37,8 @@ def run_folder(folder, model, tokenizer, config, device, train_ids, val_ids, fre
     checkpoint. save(history) writes the next one; the last two are kept, and best.safetensors. Of
     several processes each calls it, and the first writes. A save that fails is announced and training
     goes on. fresh=True removes the run that is there and begins anew. Raises ValueError if another
-    program trains in the folder, if the run there is of another model, text or setting, or if its
-    best.safetensors is somebody else's.
+    program trains in the folder, if the run there is of another model, text or setting, if its
+    best.safetensors is somebody else's, or if the disk has no room for the run.
     """
     folder, model, device = Path(folder), plain(model), pick_device(device)
     identity = identity_of(model, tokenizer, config, device, train_ids, val_ids)
@@ -44,6 +46,8 @@ def run_folder(folder, model, tokenizer, config, device, train_ids, val_ids, fre
         if rank() == 0:  # only under the lock: these may be another program's
             check_best_is_ours(folder)
             remove_leftovers(folder)
+            if fresh or not (folder / step_file(config.max_steps)).exists():  # an ended run writes nothing
+                check_room(folder, bytes_needed(model.config, config))
             for old in [*checkpoints(folder), folder / BEST] if fresh else []:
                 old.unlink(missing_ok=True)
         barrier()  # before any process looks what is there
@@ -60,7 +64,7 @@ def run_folder(folder, model, tokenizer, config, device, train_ids, val_ids, fre
                     about = {"val": history.best_val, "step": history.best_step, "saved_by": "run_folder"}
                     save_checkpoint(folder / BEST, model, tokenizer, history.best_weights, **about)
                     best_saved = history.best_step
-                write_file(folder / f"step-{history.step:08d}.safetensors", tensors, header | identity)
+                write_file(folder / step_file(history.step), tensors, header | identity)
                 for old in checkpoints(folder)[2:]:
                     old.unlink(missing_ok=True)
             except (ValueError, OSError) as error:
@@ -131,10 +135,55 @@ def remove_leftovers(folder):
             path.unlink(missing_ok=True)
 
 
+def step_file(step):
+    """The name of the checkpoint after that many steps."""
+    return f"step-{step:08d}.safetensors"
+
+
 def checkpoints(folder):
     """The checkpoints of a run, the newest first."""
     paths = Path(folder).glob("step-*.safetensors")
     return sorted((path for path in paths if re.fullmatch(r"step-\d{8,}", path.stem)), reverse=True)
+
+
+# ---------------------------------------------------------------- is there room?
+
+
+def bytes_needed(model_config, config):
+    """The most bytes that the files of a run take at one moment, within a few percent; nothing is built.
+
+    At that moment the third checkpoint is being written beside two, with best.safetensors there. While
+    that file is replaced, which comes before, there are two of it, but no third checkpoint.
+    """
+    parameters = sum(parameter_table(model_config).values())
+    weights = numbers_of(model_config)
+    if model_config.tie_weights:  # written under both names
+        weights += model_config.vocab_size * model_config.n_embd
+    moments = 2 * parameters  # AdamW's
+    if config.optimizer == "muon":  # one for each matrix in the blocks
+        moments -= model_config.n_layer * 12 * model_config.n_embd**2
+    names = 1000 * (model_config.n_layer + 1)  # of the weights, in the header: about 100 each
+    tokens = 16 * model_config.vocab_size  # as JSON, at most
+    best = 4 * weights + names + tokens
+    other = 5 * names + tokens + 8 * config.max_steps + 12_000  # losses, random states, settings
+    checkpoint = 4 * (2 * weights + moments) + other
+    return 3 * checkpoint + best
+
+
+def check_room(folder, needed):
+    """Raise ValueError unless so many bytes fit on the folder's disk; what they replace counts as free."""
+    own = [path for path in (*checkpoints(folder), folder / BEST) if path.exists()]
+    free = shutil.disk_usage(folder).free + sum(path.stat().st_size for path in own)
+    if needed > free:
+        raise ValueError(
+            f"The checkpoints of this run need up to {in_units(needed)}, and the disk of {folder} has "
+            f"{in_units(free)} for them: free some space, or choose a folder on another disk."
+        )
+
+
+def in_units(size):
+    """A number of bytes in GB or, below one, in MB."""
+    return f"{size / 1e9:.2f} GB" if size >= 1e9 else f"{size / 1e6:.1f} MB"
 
 
 # ---------------------------------------------------------------- does the run there go on?

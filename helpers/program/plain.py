@@ -27,7 +27,7 @@ class ListOfHeads(MultiHeadAttention):
 def with_list_of_heads(model):
     """Change the attention of a GPT into lists of heads with the same weights; returns the model.
 
-    The function that it computes stays the same. Raises ValueError for query, key and value biases.
+    It stays the same function, with PyTorch's dropout. Raises ValueError for query, key and value biases.
     """
     config = model.config
     if config.qkv_bias:
@@ -40,6 +40,9 @@ def with_list_of_heads(model):
                 layer.weight.copy_(w[i, h])
         heads.proj = block.attn.proj
         block.attn = heads.to(w.device)
+    for module in model.modules():  # the course's own dropout is one of the things that scripts lack
+        if isinstance(getattr(module, "dropout", None), nn.Dropout):
+            module.dropout = nn.Dropout(config.dropout)
     return model
 
 
@@ -112,5 +115,5 @@ def plain_generate(model, idx, max_new_tokens):
 def clock(device):
     """The time in seconds, when the device has done all its work."""
     if device.type == "cuda":
-        torch.cuda.synchronize()
+        torch.cuda.synchronize(device)
     return time.perf_counter()

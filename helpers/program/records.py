@@ -9,7 +9,7 @@ import torch
 
 from helpers.device import hardware, world_size
 from helpers.files import RUNS_DIR, write_whole
-from helpers.model import count_parameters
+from helpers.model import count_parameters, true_dropout
 from helpers.presets import PRESETS
 from helpers.tokenizer import CharTokenizer
 from helpers.train import precision_of
@@ -25,6 +25,8 @@ def record_of(preset_name, corpus_name, model, tokenizer, val_ids, config, histo
         "hardware": hardware(device),
         "processes": world_size(),
         "precision": precision_of(config, device),
+        "dropout": true_dropout(model.config.dropout, device),
+        "compiled": history.compiled,
         "torch": torch.__version__,
         "python": platform.python_version(),
         "parameters": count_parameters(model),

@@ -59,7 +59,7 @@ def parser():
     for title, kind in (("model", GPTConfig), ("training", TrainConfig)):
         group = made.add_argument_group(title, "default: the preset's value")
         for f in dataclasses.fields(kind):
-            convert = true_or_false if f.type is bool else f.type
+            convert = {bool: true_or_false, int | None: int}.get(f.type, f.type)
             choices = f.metadata["choices"]
             explained = f.metadata["help"] + (f" ({', '.join(choices)})" if choices else "")
             group.add_argument(f"--{f.name}", type=convert, help=explained.replace("%", "%%"))
@@ -99,7 +99,7 @@ def train_and_record(args, device):
         if history is not None:
             report(f"{folder} has this run up to step {history.step}: it goes on from there.")
         callbacks = Callbacks(on_eval=on_eval, on_save=save)
-        with out_of_memory_as(too_large(model, config)):
+        with out_of_memory_as(too_large(model, config, device)):
             history = train(model, train_ids, val_ids, config, device, history, callbacks)
     if rank() != 0:
         return history.stopped, ""
