@@ -523,7 +523,8 @@ def test_a_quick_run_writes_every_row_to_table_and_record(monkeypatch, capsys, t
         for side in ("plain", "course"):
             assert (row[f"{side}_share"] or 0) > 0 if row["unit"] == "tokens/s" else not row[f"{side}_share"]
             figures = row[side]
-            assert figures and all(x is None or 0 < x < math.inf for x in figures)
+            # 0 seconds: four steps of the plain side can leave it worse than the course is before its first.
+            assert figures and all(x is None or 0 <= x < math.inf for x in figures)
             assert row[f"{side}_median"] == (None if None in figures else statistics.median(figures))
         if row["ratio"] is not None:
             assert row["ratio"] == row["course_median"] / row["plain_median"]
