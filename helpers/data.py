@@ -154,12 +154,16 @@ def get_batch(ids, block_size, batch_size, generator=None, device=None):
     check_block_fits(ids, block_size)
     draw_on = generator.device if generator is not None else ids.device
     starts = torch.randint(len(ids) - block_size, (batch_size,), generator=generator, device=draw_on)
-    if ids.is_cuda and not starts.is_cuda:
-        starts = starts.pin_memory()  # from there it travels while the program goes on
     # unfold is a view of every window; indexing copies only the B windows that were drawn.
-    windows = ids.unfold(0, block_size + 1, 1)[starts.to(ids.device, non_blocking=True)].long()  # (B, T + 1)
-    x, y = windows[:, :-1], windows[:, 1:]
-    return (x, y) if device is None else (x.to(device), y.to(device))
+    windows = ids.unfold(0, block_size + 1, 1)[moved(starts, ids.device)].long()  # (B, T + 1)
+    windows = moved(windows, windows.device if device is None else torch.device(device))
+    return windows[:, :-1], windows[:, 1:]
+
+
+def moved(values, device):
+    """A tensor on a device. To a GPU it travels while the program goes on: nothing has to wait for it."""
+    to_gpu = device.type == "cuda" and values.device.type == "cpu"
+    return (values.pin_memory() if to_gpu else values).to(device, non_blocking=to_gpu)
 
 
 def check_block_fits(ids, block_size):

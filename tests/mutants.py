@@ -229,7 +229,7 @@ DEVICE = [
 DATA = [
     Mutant(
         "shifted targets: each token is to predict itself",
-        "data.py", "x, y = windows[:, :-1], windows[:, 1:]", "x, y = windows[:, :-1], windows[:, :-1]",
+        "data.py", "return windows[:, :-1], windows[:, 1:]", "return windows[:, :-1], windows[:, :-1]",
         "test_data.py::test_batches_are_windows_of_the_text_and_targets_the_next_token",
     ),
     Mutant(
