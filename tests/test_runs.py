@@ -133,7 +133,10 @@ def test_bits_per_character_do_not_depend_on_the_tokenizer():
         assert bits == pytest.approx(math.log2(1e6) / len(text))
 
 
-def test_the_program_goes_on_where_it_was_stopped_and_can_begin_anew(call, own, tmp_path, capsys):
+def test_the_program_goes_on_where_it_was_stopped_and_can_begin_anew(
+    call, own, tmp_path, capsys, monkeypatch
+):
+    monkeypatch.setattr("helpers.train.SAVE_AT_MOST_EVERY", 0.0)  # a save at every sweep
     steps = [*SMALL, "--corpus", own, "--out", tmp_path, "--sample", 5, "--dropout", 0.2]
     call(*steps)
     path = tmp_path / "nanogpt-cpu-own.txt-cpu.json"
