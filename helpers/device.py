@@ -5,6 +5,7 @@ import ctypes
 import os
 import platform
 import subprocess
+import sys
 
 import torch
 from torch import distributed
@@ -167,6 +168,17 @@ def process_group(device):
         distributed.barrier()
     finally:
         distributed.destroy_process_group()
+
+
+def end_at_once():
+    """End this process, well, without Python's clean-up: for one of several, when all its work is done.
+
+    DistributedDataParallel leaves threads behind even when the process group is gone. Where one of them lets
+    go of its last tensor while Python is ending, it takes the process down (SIGABRT: seen in 4 of 200 runs).
+    """
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(0)
 
 
 def world_size():

@@ -142,6 +142,16 @@ def test_each_process_of_torchrun_takes_a_gpu_of_its_own(monkeypatch):
     assert tried == ["cuda:0", "cuda:0", "cuda:1"]
 
 
+def test_a_process_of_several_ends_well_and_without_clean_up():
+    """The clean-up is where threads of DistributedDataParallel were seen to abort it."""
+    program = (
+        "import atexit, sys; from helpers.device import end_at_once; atexit.register(print, 'late');"
+        "print('out'); print('err', file=sys.stderr); end_at_once(); print('never')"
+    )
+    done = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "out\n", "err\n")
+
+
 def test_the_mean_over_processes_is_a_mean(monkeypatch):
     monkeypatch.setattr(helpers.device, "world_size", lambda: 2)
     monkeypatch.setattr(torch.distributed, "all_reduce", lambda values: values.add_(4))  # the other has 4

@@ -16,7 +16,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from runs_for_tests import CPU, TRAIN, VAL, run, short
 
-from helpers.device import process_group, rank, rank_0_first
+from helpers.device import end_at_once, process_group, rank, rank_0_first
 from helpers.model import GPT, GPTConfig
 from helpers.program.folder import run_folder
 from helpers.tokenizer import CharTokenizer
@@ -61,3 +61,4 @@ def main(folder):
 
 if __name__ == "__main__":
     main(Path(sys.argv[1]))
+    end_at_once()

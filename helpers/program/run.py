@@ -14,7 +14,7 @@ from tqdm.auto import tqdm
 
 from helpers.checks import check_whole, out_of_memory_as
 from helpers.data import NAMED, load_corpus, name_of_own
-from helpers.device import hardware, pick_device, process_group, rank, rank_0_first
+from helpers.device import end_at_once, hardware, pick_device, process_group, rank, rank_0_first
 from helpers.files import DATA_DIR, RUNS_DIR
 from helpers.generate import generate
 from helpers.model import GPTConfig, count_parameters
@@ -40,6 +40,8 @@ def main(arguments=None):
         raise SystemExit(report or 1)
     if report:
         print(report)
+    if int(os.environ.get("WORLD_SIZE", 1)) > 1:
+        end_at_once()
 
 
 def parser():
