@@ -174,7 +174,7 @@ def end_at_once():
     """End this process, well, without Python's clean-up: for one of several, when all its work is done.
 
     DistributedDataParallel leaves threads behind even when the process group is gone. Where one of them lets
-    go of its last tensor while Python is ending, it takes the process down (SIGABRT: seen in 4 of 200 runs).
+    go of its last tensor while Python is ending, it takes the process down (SIGABRT, seen on a busy machine).
     """
     sys.stdout.flush()
     sys.stderr.flush()
