@@ -33,6 +33,7 @@ from helpers.train import (
     fit,
     one_step,
     parts_of,
+    prepare,
     show_progress,
     steps_to_the_next_reading,
     train,
@@ -390,6 +391,26 @@ def test_inductor_compiles_the_real_loss_once_for_three_passes(tiny_gpt):
     assert how == "inductor"
     with torch._dynamo.config.patch(error_on_recompile=True):
         assert_close(fast(x, x), loss_of(x, x), rtol=1e-4, atol=1e-5)
+
+
+def test_a_model_is_compiled_under_the_settings_that_it_trains_under(tiny_gpt, monkeypatch):
+    """torch.compile begins anew where TF32 was switched in between: its warm-up would be for nothing."""
+    inside, seen = [], []
+
+    @contextlib.contextmanager
+    def floats(device):
+        inside.append(device)
+        yield
+        inside.pop()
+
+    def note(function):
+        return lambda *args: seen.append((function.__name__, *inside)) or function(*args)
+
+    monkeypatch.setattr("helpers.train.tensor_floats", floats)
+    for function in (prepare, one_step):
+        monkeypatch.setattr(f"helpers.train.{function.__name__}", note(function))
+    run(tiny_gpt(), short(max_steps=1))
+    assert seen == [("prepare", CPU), ("one_step", CPU)] and not inside
 
 
 # ---------------------------------------------------------------- a batch in parts
