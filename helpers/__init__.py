@@ -4,15 +4,15 @@ below everything
     checks.py                  bad input in one sentence; settings of a configuration
     files.py                   where the files are, how they are written, the one download
 the GPT: nine lessons, in the order in which to read them
-    device.py                  where to compute, how exactly, in how many processes   (notebook 06)
+    device.py                  where to compute, how exactly, in how many processes   (notebooks 06, 07)
     data.py                    corpora, train/validation split, batches               (notebook 01)
     tokenizer.py               characters and byte pairs to integers and back         (notebook 01)
     model.py                   from the bigram table to the GPT                       (notebooks 02-05)
-    generate.py                sampling text: temperature, top-k, top-p, cache        (notebooks 02, 06)
-    optimizers.py              learning-rate schedule, AdamW and Muon                 (notebook 06)
+    generate.py                sampling text: temperature, top-k, top-p, cache        (notebooks 02, 06, 07)
+    optimizers.py              learning-rate schedule, AdamW and Muon                 (notebooks 06, 07)
     train.py                   the ten-line loop, then the full training program      (notebooks 02, 06)
-    checkpoint.py              trained models and interrupted runs, without pickle    (notebook 06)
-    presets.py                 named configurations, the five systems among them      (notebook 06)
+    checkpoint.py              trained models and interrupted runs, without pickle    (notebooks 06, 07)
+    presets.py                 named configurations, the five systems among them      (notebooks 06, 07)
 the ladder
     ladder.py                  one validation loss per idea, one budget               (all notebooks)
 the programs around it
@@ -28,6 +28,7 @@ the programs around it
 the pictures
     pictures/style.py          colours, sizes, letters
     pictures/shared.py         what several notebooks draw: attention maps, losses, the ladder
+    pictures/structure.py      a batch, a head, a block, the whole GPT, the training loop
     pictures/panel.py          the frame of a panel: sliders over a picture
     pictures/notebook_01.py    what notebook 01 alone draws; and so on
     pictures/notebook_02.py
@@ -35,6 +36,7 @@ the pictures
     pictures/notebook_04.py
     pictures/notebook_05.py
     pictures/notebook_06.py
+    pictures/notebook_07.py
 the exercises
     exercises/exercise.py      what an exercise is made of
     exercises/notebook_01.py   the exercises of notebook 01: slow code, random cases, typical mistakes
@@ -43,6 +45,7 @@ the exercises
     exercises/notebook_04.py
     exercises/notebook_05.py
     exercises/notebook_06.py
+    exercises/notebook_07.py
     exercises/check.py         check(...): is an exercise solved, and if not, why?
 the command line
     __main__.py                python -m helpers train | bench | ladder | doctor

@@ -97,7 +97,7 @@ bad(lambda: gpt(n_embd=10, n_head=4), "n_embd=10", "n_head=4", "multiple")
 bad(lambda: gpt(n_embd=9, n_head=3, position="sinusoidal"), "n_embd=9", "must be even")
 for name, value in [
     ("batch_size", 0), ("accumulation_steps", 0), ("max_steps", 1.5), ("eval_interval", True),
-    ("learning_rate", 0), ("learning_rate", INF), ("muon_learning_rate", -1),
+    ("learning_rate", 0), ("learning_rate", INF), ("muon_learning_rate", 0),
     ("min_learning_rate_ratio", 1.1),
     ("warmup_steps", -1), ("weight_decay", NAN), ("grad_clip", -1), ("beta1", 1.0), ("beta2", -0.1),
     ("optimizer", "sgd"), ("precision", "float64"), ("compile", "no"), ("seed", -1), ("seed", 2**63),

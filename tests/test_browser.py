@@ -53,6 +53,7 @@ STAND_INS = {
         models = {H: GPT(GPTConfig(V, n_head=H, **shape)) for H in (1, 2, 4, 8)}""",
     "05": "",
     "06": """
+        from helpers.program.build import build
         device = torch.device("cpu")
         model, tokenizer, *_ = build("nanogpt-cpu", load_corpus())
         line = "".join(tokenizer.chars)[:8]""",

@@ -92,7 +92,9 @@ def test_tampered_plays_are_refused(monkeypatch, tmp_path):
     raw[1000] ^= 1
     (tmp_path / "plays.txt").write_bytes(raw)
     monkeypatch.setattr(data, "DATA_DIR", tmp_path)
-    with pytest.raises(ValueError, match=r"not the expected file .*git checkout data/plays\.txt"):
+    with pytest.raises(
+        ValueError, match=r"SHA-256 \w{12}… in place of \w{12}…\): .*git checkout data/plays\.txt"
+    ):
         load_corpus("plays")
 
 

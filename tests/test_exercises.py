@@ -187,6 +187,25 @@ def cosine_schedule(n, w, peak, floor, begin=None, end=None, first=1):
     return torch.tensor(rates)
 
 
+def clip_all(longest, *gradients, least=1.0, power=0.5):
+    length = sum(g.square().sum() for g in gradients) ** power
+    share = longest / length if least == 0 else min(least, longest / length)
+    return tuple(g * share for g in gradients)
+
+
+def forgetful(g, beta, divisor=None):
+    out, m = [], 0.0
+    for t, number in enumerate(g, start=1):
+        m = beta * m + (1 - beta) * number
+        out.append(m / (divisor(t) if divisor else 1 - beta**t))
+    return torch.stack(out)
+
+
+def by_place(g, beta):
+    weights = torch.tensor([beta**t for t in range(len(g))])
+    return torch.stack([(weights * g)[: t + 1].sum() / weights[: t + 1].sum() for t in range(len(g))])
+
+
 def topp(probs, p, keep):
     ranked, order = probs.sort(descending=True)
     kept = torch.zeros_like(probs).scatter(-1, order, ranked * keep(ranked.cumsum(-1)))
@@ -416,6 +435,29 @@ WRONG = {
         ("not of batches", lambda d, n: (d * n[:, None]).sum(0) / len(n)),
         ("Divide by the number of examples.", lambda d, n: n.float() @ d),
         ("the shape is", lambda d, n: (n / n.sum()) [None] @ d),
+    ],
+    "first_step": [
+        ("has the size lr", lambda w, g, lr, decay: w * (1 - lr * decay) - lr * g),
+        ("The decay is missing", lambda w, g, lr, decay: w - lr * g / g.abs()),
+        ("not decay of it", lambda w, g, lr, decay: w * (1 - decay) - lr * g / g.abs()),
+        ("go against it", lambda w, g, lr, decay: w * (1 - lr * decay) + lr * g / g.abs()),
+        ("changes its input", lambda w, g, lr, decay: w.mul_(1 - lr * decay).sub_(lr * g / g.abs())),
+    ],
+    "clipped": [
+        ("Each is clipped by itself", lambda W, b, n: tuple(clip_all(n, g)[0] for g in (W, b))),
+        ("stays as it is", lambda W, b, n: clip_all(n, W, b, least=0)),
+        ("changes the direction", lambda W, b, n: (W.clamp(-n, n), b.clamp(-n, n))),
+        ("root is missing", lambda W, b, n: clip_all(n, W, b, power=1)),
+        ("It should return a tuple of 2, not a tensor", lambda W, b, n: clip_all(n, W, b)[0]),
+        ("changes its input", lambda W, b, n: tuple(g.mul_(0.5) for g in (W, b))),
+    ],
+    "moving_average": [
+        ("is missing", lambda g, beta: forgetful(g, beta, lambda t: 1)),
+        ("1 - beta that of the new number", lambda g, beta: forgetful(g, 1 - beta)),
+        ("at the first step t is 1", lambda g, beta: forgetful(g, beta, lambda t: 1 - beta ** (t + 1))),
+        ("plain mean", lambda g, beta: torch.stack([g[: t + 1].mean() for t in range(len(g))])),
+        ("by its place", by_place),
+        ("not a list", lambda g, beta: forgetful(g, beta).tolist()),
     ],
     "nucleus": [
         ("The id that reaches p is dropped", lambda probs, p: topp(probs, p, lambda total: total < p)),

@@ -333,8 +333,12 @@ def test_top_k_of_one_is_greedy_and_prompts_stay(tiny_gpt):
 
 
 def test_lesson_models_are_sampled_too():
+    views = []
     for model in (BigramLanguageModel(11), LanguageModel(11, 8, 16, Head(16, 16, 8))):
+        model.register_forward_pre_hook(lambda m, inputs: views.append(inputs[0].shape[1]))
         assert generate(model, torch.zeros(2, 1, dtype=torch.int64), 20).shape == (2, 21)
+    assert views[:20] == [1] * 20, "a bigram needs the last token only"
+    assert max(views[20:]) == 8
 
 
 def test_no_tokens_asked_for_none_written(tiny_gpt):

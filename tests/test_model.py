@@ -1,6 +1,7 @@
 """From the bigram table to the GPT: helpers/model.py."""
 
 import dataclasses
+import json
 import math
 
 import pytest
@@ -40,6 +41,7 @@ from helpers.model import (
     true_dropout,
 )
 from helpers.presets import PRESETS
+from helpers.train import TrainConfig
 
 
 def config(**changes):
@@ -416,6 +418,30 @@ def test_the_number_that_the_systems_claim():
         assert count_parameters(GPT(c)) == numbers_in(c) == 10_788_929
 
 
+# name: (n_layer, n_head, n_embd, block_size, dropout), (batch_size, max_steps, learning_rate), parameters
+# and validation loss as claimed, as the README or the code of each has them.
+SOURCES = {
+    "neurongpt": ((6, 6, 384, 256, 0.2), (64, 5000, 3e-4), 10.79e6, 1.49),
+    "gpt2-style": ((12, 12, 768, 256, 0.1), (2, 90, 4e-4), 124e6, None),
+    "gpt-from-scratch": ((6, 6, 384, 256, 0.2), (64, 5000, 3e-4), 10_788_929, 1.4734),
+    "char-gpt": ((6, 6, 384, 256, 0.2), (64, 5000, 3e-4), None, None),
+    "gptiny": ((3, 4, 384, 256, 0.2), (64, 5000, 3e-4), 10.8e6, None),
+    "nanogpt-char": ((6, 6, 384, 256, 0.2), (64, 5000, 1e-3), None, 1.4697),
+    "nanogpt-cpu": ((4, 4, 128, 64, 0.0), (12, 2000, 1e-3), None, 1.88),
+}
+
+
+def test_the_presets_of_others_are_as_their_sources_have_them():
+    said = {}
+    for name, preset in PRESETS.items():
+        if not name.startswith("course"):
+            model, run = GPTConfig(**{"vocab_size": 65} | preset.model), TrainConfig(**preset.train)
+            shape = model.n_layer, model.n_head, model.n_embd, model.block_size, model.dropout
+            steps = run.batch_size, run.max_steps, run.learning_rate
+            said[name] = shape, steps, preset.claimed_parameters, preset.claimed_val
+    assert said == SOURCES
+
+
 @pytest.mark.parametrize("name", PRESETS)
 def test_parameters_of_every_preset(name):
     c = GPTConfig(**{"vocab_size": 65} | PRESETS[name].model)
@@ -444,6 +470,8 @@ def test_the_table_of_parameters_counts_each_part(tiny_gpt):
         }
         assert {name: count_parameters(part) for name, part in parts.items()} == {k: table[k] for k in parts}
         assert sum(table.values()) == count_parameters(model)
+    from_a_file = json.loads(json.dumps(dataclasses.asdict(config())))  # its texts are equal, not the same
+    assert parameter_table(GPTConfig(**from_a_file)) == parameter_table(config())
 
 
 @pytest.mark.parametrize("activation", ["relu", "gelu"])

@@ -17,7 +17,7 @@ from matplotlib.figure import Figure
 from torch.nn import functional as F
 
 from helpers.data import Corpus
-from helpers.generate import generate
+from helpers.generate import generate, next_token_probs
 from helpers.model import GPT, GPTConfig, attention_maps
 from helpers.pictures import (
     notebook_01,
@@ -198,7 +198,7 @@ EXAMPLES = {
         maps()[0][0], "abcde", ["one", "two"], "title"
     ),
     "plot_losses": lambda: shared.plot_losses({"run": [3.0, 2.0, 1.0]}, "title", reference={"ln V": 4.17}),
-    "plot_evals": lambda: notebook_06.plot_evals(EVALS, "title", best_step=50, claimed=1.9),
+    "plot_evals": lambda: notebook_06.plot_evals(EVALS, "title", best_step=50),
     "plot_ladder": lambda: shared.plot_ladder({"uniform": 4.17, "bigram": 2.4}, "title", "bigram"),
     "plot_examples": lambda: notebook_01.plot_examples("abcd", "bcde", "title"),
     "plot_pieces": lambda: notebook_01.plot_pieces(
@@ -219,6 +219,10 @@ EXAMPLES = {
     "plot_by_layer": lambda: notebook_05.plot_by_layer({"with": [1.0, 2.0]}, "title", "norm"),
     "plot_positions": lambda: notebook_05.plot_positions({"learned": torch.randn(8, 4)}, "title"),
     "plot_gains": lambda: notebook_06.plot_gains([dict(what="time", unit="s", ratio=0.5)], "title"),
+    "plot_dials": lambda: notebook_06.plot_dials({"a place": torch.arange(9.0)}, next_token_probs, TOKENIZER),
+    "plot_strongest_heads": lambda: notebook_06.plot_strongest_heads(
+        torch.rand(2, 3, 5, 5), {"the line break": (1, 2, 0.5)}, "ab\ncd"
+    ),
     "draw_batch": lambda: notebook_01.draw_batch(torch.arange(50) % 9, TOKENIZER, 8, 3),
     "draw_fresh_head": lambda: notebook_03.draw_fresh_head("abcd", 2.0, 16, False, "nothing"),
     "draw_counts": lambda: notebook_05.draw_counts(6, 6, 384, 256),
@@ -337,6 +341,36 @@ def test_the_ladder_shows_every_rung_from_top_to_bottom():
     assert [bar.get_width() for bar in ax.patches] == [4.17, 2.4] and ax.yaxis_inverted()
     assert [to_hex(bar.get_facecolor()).upper() for bar in ax.patches] == [style.BLUE, style.ORANGE]
     assert [t.get_text().strip() for t in ax.texts] == ["4.17", "2.40"]
+
+
+def test_a_dial_is_drawn_with_what_it_keeps_and_what_it_cuts():
+    logits = torch.tensor([0.93, 0.02, 0.02, 0.01, 0.01, 0.005, 0.003, 0.001, 0.001]).log()
+    fig = notebook_06.plot_dials({"a": logits, "b": logits.flip(0)}, next_token_probs, TOKENIZER)
+    top_k, top_p = fig.axes[4], fig.axes[6]
+    assert [ax.get_title("right") for ax in (top_k, top_p)] == [
+        "top-k 5: 5 candidates",
+        "top-p 0.9: 1 candidate",
+    ]
+    assert [ax.lines[0].get_xdata()[0] for ax in (top_k, top_p)] == [4.5, 0.5]
+    grey, blue = np.split(np.array([bar.get_height() for bar in top_k.patches]), 2)
+    np.testing.assert_allclose(grey, logits.exp()[: len(grey)] / logits.exp().sum(), rtol=1e-5)
+    np.testing.assert_allclose(blue, next_token_probs(logits, top_k=5)[: len(blue)], rtol=1e-5)
+
+
+def test_the_strongest_heads_are_those_that_were_found():
+    weights = torch.rand(2, 3, 5, 5)
+    fig = notebook_06.plot_strongest_heads(weights, {"x": (1, 2, 0.25), "y": (0, 1, 1.0)}, "abcde")
+    assert [ax.get_title("center") for ax in fig.axes] == [
+        "layer 1, head 2: 25% on\nx", "layer 0, head 1: 100% on\ny",
+    ]  # fmt: skip
+    np.testing.assert_allclose(fig.axes[1].images[0].get_array(), weights[0, 1])
+
+
+def test_a_passage_has_a_line_break_in_its_middle_if_there_is_one():
+    text = "a\nbcdef\nghijkl\nm\n"
+    piece = notebook_06.passage_with_line_break(text, 12)
+    assert piece in text and piece.count("\n") == 1 and piece.index("\n") in (4, 5)
+    assert notebook_06.passage_with_line_break("abcdef" * 3, 4) == "abcd"
 
 
 def test_an_odd_number_of_tables_fits_too():

@@ -18,10 +18,19 @@ from runs_for_tests import CPU, TRAIN, VAL, assert_same_weights, run, short, wei
 
 from helpers import files
 from helpers.__main__ import main as command_line
-from helpers.checkpoint import load_checkpoint, plain, read_file, save_checkpoint, write_file
+from helpers.checkpoint import (
+    load_checkpoint,
+    plain,
+    read_file,
+    restore,
+    save_checkpoint,
+    state_of,
+    write_file,
+)
 from helpers.model import GPT, GPTConfig
 from helpers.program.folder import bytes_needed, checkpoints, run_folder
 from helpers.tokenizer import CharTokenizer
+from helpers.train import begin
 
 TOKENIZER = CharTokenizer("abcdefghijk")
 HERE = Path(__file__).resolve().parent
@@ -116,6 +125,23 @@ def test_the_last_two_and_the_best_are_kept(tmp_path):
 def test_a_finished_run_is_only_read(tmp_path):
     whole = train_in(tmp_path, short())
     same_end(train_in(tmp_path, short(), on_step=lambda h: pytest.fail("trained again")), whole)
+
+
+def test_the_best_weights_stand_there_once_at_a_late_step_too():
+    """Small numbers are one object in Python, so `is` in place of == would show at step 300 only."""
+    model = fresh()
+    history = begin(model, short(), CPU)
+    history.step, history.best_step = int("300"), int("300")
+    history.best_weights = weights_of(model)
+    assert not any(name.startswith("best.") for name in state_of(model, history, CPU)[0])
+
+
+def test_a_run_of_a_gpu_goes_on_without_one(tmp_path):
+    model = fresh()
+    history = begin(model, short(), CPU)
+    tensors, header = state_of(model, history, CPU)
+    tensors["rng.cuda"] = tensors["rng.dropout"].clone()
+    restore(model, history, CPU, tensors, header)  # its random numbers there are of no use here
 
 
 def best_at_4(model, history):

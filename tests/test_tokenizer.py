@@ -81,6 +81,10 @@ def test_byte_pairs_round_trip_on_any_text(pairs):
     check()
 
 
+def test_merges_may_begin_with_any_byte():
+    assert BytePairTokenizer([(0, 97), (256, 0)]).decode([257]) == "\0a\0"
+
+
 def test_byte_pairs_round_trip_and_shorten_what_they_learned(text, pairs):
     ids = pairs.encode(text)
     assert pairs.decode(ids) == text

@@ -302,7 +302,7 @@ def test_bfloat16_trains_like_float32(tiny_gpt):
         ({"eval_interval": True}, "eval_interval=True"),
         ({"learning_rate": 0}, "learning_rate=0"),
         ({"learning_rate": math.inf}, "learning_rate=inf"),
-        ({"muon_learning_rate": -1}, "muon_learning_rate=-1"),
+        ({"muon_learning_rate": 0}, "muon_learning_rate=0"),
         ({"min_learning_rate_ratio": 1.1}, "min_learning_rate_ratio=1.1"),
         ({"warmup_steps": -1}, "warmup_steps=-1"),
         ({"weight_decay": math.nan}, "weight_decay=nan"),

@@ -11,11 +11,15 @@ import pytest
 import torch
 from conftest import randomise
 from notebook_files import NOTEBOOKS, definitions_of, load_definition
+from runs_for_tests import CPU, TRAIN, VAL, short
 from torch import nn
 from torch.nn import functional as F
 from torch.testing import assert_close
 
+from helpers.generate import generate
 from helpers.model import BigramLanguageModel, Block, GPTConfig, Head, LanguageModel
+from helpers.optimizers import learning_rate_factor
+from helpers.train import TrainConfig, train
 
 HELPERS = [
     importlib.import_module(f"helpers.{n}") for n in "data tokenizer model train generate ladder".split()
@@ -273,3 +277,56 @@ def test_what_the_course_promises_to_build_is_built(line):
 def test_namesakes_are_still_there():
     for number, name in NAMESAKES:
         assert name in definitions_of(PATHS[number]) and helper_of(name), "remove it from NAMESAKES"
+
+
+# ---------------------------------------------------------------- page 06, which has names of its own
+
+
+@pytest.fixture
+def on_page_06(tmp_path):
+    return lambda name: load_definition(PATHS["06"], name, tmp_path)
+
+
+def test_the_schedule_of_page_06_is_the_helpers(on_page_06):
+    mine, c = (
+        on_page_06("learning_rate"),
+        TrainConfig(max_steps=50, warmup_steps=7, learning_rate=0.003, min_learning_rate_ratio=0.0),
+    )
+    rates = [mine(step, 0.003, 50, 7) for step in range(51)]
+    assert rates == [0.003 * learning_rate_factor(step, c) for step in range(51)], "to the last bit"
+
+
+def test_the_program_of_page_06_is_train_to_the_last_bit(on_page_06, tiny_gpt):
+    c = short(
+        optimizer="adamw", min_learning_rate_ratio=0.0, accumulation_steps=1, precision="auto", max_steps=10
+    )
+    ours, theirs = tiny_gpt(), tiny_gpt()
+    theirs.load_state_dict(ours.state_dict())
+    losses, best_val, best_weights = on_page_06("train_gpt")(ours, TRAIN, VAL, c, CPU)
+    history = train(theirs, TRAIN, VAL, c, CPU, progress=False)
+    assert losses == history.losses and best_val == history.best_val
+    assert_close(best_weights, history.best_weights, rtol=0, atol=0)
+    assert_close(ours.state_dict(), theirs.state_dict(), rtol=0, atol=0)
+
+
+def test_adamw_and_clipping_by_hand_are_pytorchs(on_page_06):
+    p = nn.Parameter(torch.randn(5, 3))
+    optimizer = torch.optim.AdamW([p], lr=0.01, weight_decay=0.3)
+    w, m, v = p.detach().clone(), 0, 0
+    for t in range(1, 6):
+        p.grad = torch.randn(5, 3) * 10.0 ** (t - 3)
+        clipped = p.grad.clone()
+        on_page_06("clip")([clipped], 0.5)
+        nn.utils.clip_grad_norm_([p], 0.5)
+        assert_close(clipped, p.grad)
+        w, m, v = on_page_06("adamw")(w, p.grad, m, v, t, lr=0.01, decay=0.3)
+        optimizer.step()
+        assert_close(w, p.detach())
+
+
+def test_page_06_writes_what_generate_writes(on_page_06, tiny_gpt):
+    model, idx = randomise(tiny_gpt(block_size=8)), torch.randint(11, (3, 2))
+    for dials in ({}, dict(temperature=0.3), dict(top_k=3), dict(top_p=0.6), dict(top_k=4, top_p=0.5)):
+        mine = on_page_06("write")(model, idx, 6, torch.Generator().manual_seed(1), **dials)
+        theirs = generate(model, idx, 6, generator=torch.Generator().manual_seed(1), use_cache=False, **dials)
+        assert torch.equal(mine, theirs), "while the text fits into a block"

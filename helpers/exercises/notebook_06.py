@@ -1,68 +1,131 @@
-"""The exercises of notebook 06: learning rates, gradients of small batches, sampling, and a cache."""
-
-import math
+"""The exercises of notebook 06: what AdamW does and remembers, clipping, and two ways to choose text."""
 
 import torch
 
-from helpers.exercises.exercise import Exercise, causal_scores, integer, integers, normal
+from helpers.exercises.exercise import Exercise, integer, normal
 
 EXERCISES = {}
 
 
-def schedule(max_steps, warmup_steps, peak, floor):
-    """Learning rates (max_steps,) float32: up in a line to peak, then half a cosine towards floor."""
-    rates = []
-    for step in range(max_steps):
-        if step < warmup_steps:
-            rates.append(peak * (step + 1) / warmup_steps)
-        else:
-            done = (step - warmup_steps) / (max_steps - warmup_steps)
-            rates.append(floor + (peak - floor) * (1 + math.cos(math.pi * done)) / 2)
-    return torch.tensor(rates)
+def first_step(w, g, lr, decay):
+    """Weights w (P,) after the first step of AdamW with gradient g (P,), far from zero -> (P,).
+
+    Source: Loshchilov and Hutter 2019 (arXiv:1711.05101), algorithm 2, with decay times lr.
+    """
+    out = torch.zeros_like(w)
+    for i in range(len(w)):
+        m = (1 - 0.9) * g[i]  # both means began at 0
+        v = (1 - 0.999) * g[i] ** 2
+        m_hat, v_hat = m / (1 - 0.9), v / (1 - 0.999)
+        out[i] = w[i] - lr * decay * w[i] - lr * m_hat / v_hat.sqrt()
+    return out
 
 
-def _rates(n, w, peak, floor, start=1, begin=None, end=None):
-    """The schedule with a warm-up that starts at start / w, and a cosine from step begin to step end."""
-    step, begin, end = torch.arange(n), w if begin is None else begin, n if end is None else end
-    done = (step - begin) / (end - begin)
-    cosine = floor + (peak - floor) * (1 + (math.pi * done).cos()) / 2
-    return torch.where(step < w, peak * (step + start) / w, cosine)
-
-
-EXERCISES["schedule"] = Exercise(
-    slow=schedule,
-    draw=lambda g, B, T, C: (4 * T + C, T + 1, integer(g, 2, 9) / 10, integer(g, 1, 3) / 20),
+EXERCISES["first_step"] = Exercise(
+    slow=first_step,
+    draw=lambda g, B, T, C: (
+        normal(g, T + C),
+        normal(g, T + C).mul(9).sign() * (0.1 + normal(g, T + C).square()),
+        integer(g, 1, 9) / 10,
+        integer(g, 1, 5) / 10,
+    ),
     mistakes={
-        "The warm-up begins at 0: step 0 has the rate peak / warmup_steps.": (
-            lambda *args: _rates(*args, start=0)
+        "The step has the size of the gradient; the first step of AdamW has the size lr.": (
+            lambda w, g, lr, decay: w - lr * decay * w - lr * g
         ),
-        "The cosine should begin after the warm-up, not at step 0.": lambda *args: _rates(*args, begin=0),
-        "Off by one: floor belongs to step max_steps, after the last.": (
-            lambda n, *rest: _rates(n, *rest, end=n - 1)
+        "The decay is missing.": lambda w, g, lr, decay: w - lr * g.sign(),
+        "The decay is lr * decay of the weight, not decay of it.": (
+            lambda w, g, lr, decay: w - decay * w - lr * g.sign()
         ),
-        "The cosine falls to 0, not to floor.": lambda n, w, peak, floor: schedule(n, w, peak, 0.0),
-        "The warm-up is missing.": lambda n, w, peak, floor: schedule(n, 0, peak, floor),
+        "The step goes along the gradient; go against it.": (
+            lambda w, g, lr, decay: w - lr * decay * w + lr * g.sign()
+        ),
     },
 )
 
 
-def large_batch_gradient(gradients, sizes):
-    """gradients (n, P), of the mean loss of n small batches of sizes (n,) -> (P,), of the large batch."""
-    total = torch.zeros(gradients.shape[1])
-    for gradient, size in zip(gradients, sizes.tolist()):
-        for _ in range(size):
-            total += gradient
-    return total / sizes.sum()
+def clipped(W, b, longest):
+    """Gradients W (T, C) and b (C,) of one model -> both, together no longer than longest.
+
+    Source: Pascanu et al. 2013 (arXiv:1211.5063), algorithm 1.
+    """
+    squares = 0.0
+    for g in (W.flatten(), b):
+        for number in g.tolist():
+            squares += number**2
+    share = min(1.0, longest / squares**0.5)
+    return share * W, share * b
 
 
-EXERCISES["large_batch_gradient"] = Exercise(
-    slow=large_batch_gradient,
-    draw=lambda g, B, T, C: (normal(g, T + 1, C), integers(g, 1, 9, T + 1)),
+def _length(W, b):
+    return (W.square().sum() + b.square().sum()).sqrt().item()
+
+
+def _alone(g, longest):
+    return g * min(1.0, longest / g.norm().item())
+
+
+EXERCISES["clipped"] = Exercise(
+    slow=clipped,
+    draw=lambda g, B, T, C: (normal(g, T, C), normal(g, C), integer(g, 1, 6) ** 2 / 4),
     mistakes={
-        "This is the sum, but every gradient is that of a mean.": lambda d, n: d.sum(0),
-        "A small batch counts as much as a large one: weigh by size.": lambda d, n: d.mean(0),
-        "Divide by the number of examples, not of batches.": lambda d, n: (d * n[:, None]).mean(0),
-        "Divide by the number of examples.": lambda d, n: (d * n[:, None]).sum(0),
+        "Each is clipped by itself; their lengths belong together.": (
+            lambda W, b, longest: (_alone(W, longest), _alone(b, longest))
+        ),
+        "A gradient shorter than longest stays as it is.": (
+            lambda W, b, longest: (W * longest / _length(W, b), b * longest / _length(W, b))
+        ),
+        "Single numbers are limited; that changes the direction.": (
+            lambda W, b, longest: (W.clamp(-longest, longest), b.clamp(-longest, longest))
+        ),
+        "The root is missing in the length.": (
+            lambda W, b, longest: tuple(g * min(1.0, longest / _length(W, b) ** 2) for g in (W, b))
+        ),
+    },
+)
+
+
+def moving_average(g, beta):
+    """g (T,), one number a step -> (T,): what AdamW's m_hat is after each step.
+
+    Source: Kingma and Ba 2015 (arXiv:1412.6980), section 3.
+    """
+    out, m = torch.zeros_like(g), 0.0
+    for t, number in enumerate(g.tolist(), start=1):
+        m = beta * m + (1 - beta) * number
+        out[t - 1] = m / (1 - beta**t)
+    return out
+
+
+def _weighted(g, beta, corrected=True):
+    """Row t weighs the past by beta to the age; without correction the rows do not add up to 1."""
+    age = (torch.arange(len(g))[:, None] - torch.arange(len(g))).float()
+    weights = (beta**age).tril()
+    return (weights / weights.sum(1, keepdim=True) if corrected else (1 - beta) * weights) @ g
+
+
+EXERCISES["moving_average"] = Exercise(
+    slow=moving_average,
+    draw=lambda g, B, T, C: (normal(g, T + C), integer(g, 1, 9) / 10),
+    mistakes={
+        "The division by 1 - beta ** t is missing.": lambda g, beta: _weighted(g, beta, corrected=False),
+        "beta is the share of the past, 1 - beta that of the new number.": (
+            lambda g, beta: _weighted(g, 1 - beta)
+        ),
+        "Off by one: at the first step t is 1.": (
+            lambda g, beta: (
+                _weighted(g, beta, corrected=False)
+                / (1 - beta ** torch.arange(2, len(g) + 2, dtype=torch.float32))
+            )
+        ),
+        "This is the plain mean; older numbers should count less.": (
+            lambda g, beta: g.cumsum(0) / torch.arange(1, len(g) + 1)
+        ),
+        "Every number is weighed by its place, not by its age.": (
+            lambda g, beta: (
+                (g * beta ** torch.arange(len(g))).cumsum(0) / (beta ** torch.arange(len(g))).cumsum(0)
+            )
+        ),
     },
 )
 
@@ -130,47 +193,4 @@ EXERCISES["beam_search"] = Exercise(
         "The least likely continuations are kept.": lambda z, *rest: beam_search(-z, *rest),
         "start is missing.": lambda *args: beam_search(*args)[1:],
     },
-)
-
-
-def cached_head(x, w_q, w_k, w_v, k, v):
-    """A causal head on n new positions x (B, n, C), given k, v (B, P, D) of the P before -> (out, k, v).
-
-    w_q, w_k and w_v are (D, C). out (B, n, D) is for the new positions; k, v (B, P + n, D) hold all.
-    """
-    k, v = torch.cat([k, x @ w_k.T], dim=1), torch.cat([v, x @ w_v.T], dim=1)
-    out = torch.zeros_like(v[:, : x.shape[1]])
-    past = k.shape[1] - x.shape[1]
-    for b in range(x.shape[0]):
-        for i in range(x.shape[1]):
-            q, seen = w_q @ x[b, i], past + i + 1
-            weights = (k[b, :seen] @ q / len(q) ** 0.5).softmax(0)  # (seen,)
-            out[b, i] = weights @ v[b, :seen]
-    return out, k, v
-
-
-def _masked_from_0(x, w_q, w_k, w_v, k, v):
-    """New position i sees the first i + 1 keys, as if nothing came before."""
-    _, k, v = cached_head(x, w_q, w_k, w_v, k, v)
-    return causal_scores(x @ w_q.T, k).softmax(-1) @ v, k, v
-
-
-EXERCISES["cached_head"] = Exercise(
-    slow=cached_head,
-    draw=lambda g, B, T, C: (
-        normal(g, B, T, C),
-        *normal(g, 3, C + 1, C),
-        *normal(g, 2, B, integer(g, 0, 4), C + 1),
-    ),
-    mistakes={
-        "The scale is missing: divide the scores by sqrt(D).": (
-            lambda x, w_q, *rest: cached_head(x, w_q * len(w_q) ** 0.5, *rest)
-        ),
-        "New position i may see the P old positions and i + 1 new ones.": _masked_from_0,
-        "The old positions are not used.": (
-            lambda x, w_q, w_k, w_v, k, v: cached_head(x, w_q, w_k, w_v, k[:, :0], v[:, :0])
-        ),
-        "k and v come back without the new positions.": lambda *args: (cached_head(*args)[0], *args[4:]),
-    },
-    causal=1,
 )

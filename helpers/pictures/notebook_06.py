@@ -27,35 +27,11 @@ from helpers.pictures.panel import (
     preformatted,
     text_field,
 )
-from helpers.pictures.shared import label_axis, running_mean
-from helpers.pictures.style import BLUE, GREEN, GREY, ORANGE, SKY, WIDTH, figure_title, to_png, visible
+from helpers.pictures.shared import draw_attention, label_axis, running_mean
+from helpers.pictures.style import BLUE, GREEN, GREY, ORANGE, SKY, WIDTH, figure_title, tint, to_png, visible
 from helpers.presets import PRESETS
 from helpers.program.build import build, check_batch_fits, too_large
 from helpers.train import Callbacks, History, TrainConfig, train
-
-
-def plot_gains(rows, title):
-    """How many times better the course is than a plain program: rows as in data/runs/bench-*.json.
-
-    Losses are left out; of times and memory less is better, so their ratio is turned over.
-    """
-    gains = {}
-    for row in rows:
-        if row["ratio"] and row["unit"] != "nats":
-            gains[row["what"]] = 1 / row["ratio"] if row["unit"] in ("s", "MiB") else row["ratio"]
-    labels = sorted(gains, key=gains.get)
-    size = WIDTH, 0.4 * len(labels) + 0.9
-    fig, ax = plt.subplots(figsize=size, layout="constrained")
-    bars = ax.barh(range(len(labels)), [gains[label] for label in labels], color=BLUE)
-    ax.bar_label(bars, fmt="%.3gx", padding=3)
-    ax.axvline(1, color=GREY, linestyle="--")
-    ax.set_xscale("log")
-    ax.set_yticks(range(len(labels)), [textwrap.fill(label, 34) for label in labels], fontsize=8)
-    ax.set(xlabel="times as good as the plain program (logarithmic; 1 = no gain)")
-    figure_title(fig, title)
-    ax.margins(x=0.15)
-    return fig
-
 
 # ---------------------------------------------------------------- a run while it trains, and afterwards
 
@@ -112,7 +88,7 @@ def _as_image(fig):
     return Image(data=to_png(fig), format="png")
 
 
-def plot_evals(evals, title, best_step=None, height=3.0, claimed=None):
+def plot_evals(evals, title, best_step=None, height=3.0):
     """Training and validation loss at each sweep: evals is a list of dicts with step, train, val."""
     fig, ax = plt.subplots(figsize=(WIDTH, height))
     steps = [point["step"] for point in evals]
@@ -121,8 +97,6 @@ def plot_evals(evals, title, best_step=None, height=3.0, claimed=None):
         ax.plot(steps, [p[split] for p in evals], color=colour, marker=marker, ms=4, label=name)
     if best_step is not None:
         ax.axvline(best_step, color=GREY, linestyle=":", label=f"best validation: step {best_step}")
-    if claimed is not None:
-        ax.axhline(claimed, color=GREY, linestyle="--", label=f"claimed: {claimed}")
     ax.set(title=title, xlabel="step", ylabel="loss (nats per token)")
     ax.legend()
     return fig
@@ -237,6 +211,62 @@ class Writer:
             if time.monotonic() - last > 0.05:  # the page cannot follow every character
                 self.text.value, last = preformatted(written), time.monotonic()
         self.text.value = preformatted(written)
+
+
+def plot_dials(places, next_probs, tokenizer):
+    """What temperature, top-k and top-p keep and cut: places maps a title to logits (V,).
+
+    next_probs(logits, **dials) gives probabilities (V,). What a dial cuts is drawn pale.
+    """
+    dials = {"plain": {}, "temperature 0.5": dict(temperature=0.5)}
+    dials |= {"top-k 5": dict(top_k=5), "top-p 0.9": dict(top_p=0.9)}
+    fig, axes = plt.subplots(len(dials), len(places), figsize=(WIDTH, 5.6), squeeze=False, sharey="col")
+    for column, (title, logits) in zip(axes.T, places.items()):
+        plain = next_probs(logits)
+        shown = min(int((next_probs(logits, top_p=0.9) > 0).sum()) + 6, tokenizer.vocab_size)
+        order = logits.argsort(descending=True)[:shown]
+        for ax, (label, settings) in zip(column, dials.items()):
+            probs = next_probs(logits, **settings)
+            ax.bar(range(shown), plain[order], color=tint(GREY))
+            ax.bar(range(shown), probs[order], color=BLUE)
+            kept = int((probs > 0).sum())
+            if kept < shown:
+                ax.axvline(kept - 0.5, color=ORANGE, linestyle="--")
+            ax.set_title(f"{label}: {kept} candidate{'s' * (kept > 1)}", loc="right", fontsize=9)
+            label_axis(ax, "x", [tokenizer.decode([i]) for i in order.tolist()], fontsize=8)
+            ax.margins(x=0.01)
+        column[0].set_title(title, fontsize=9)
+        column[0].set_title("plain", loc="right", fontsize=9)
+    for ax in axes[:, 0]:
+        ax.set_ylabel("probability")
+    figure_title(fig, "What each dial keeps (blue) and cuts (grey, right of the dashed line)")
+    return fig
+
+
+# ---------------------------------------------------------------- what a trained model looks at
+
+
+def passage_with_line_break(text, length):
+    """The first `length` characters of text, a line's beginning on, with a line break near their middle.
+
+    Where there is none, the first characters of all.
+    """
+    for start in range(len(text) - length):
+        piece = text[start : start + length]
+        middle = piece[length // 3 : length // 2]
+        if text[start - 1 : start] == "\n" and piece.count("\n") == 1 and "\n" in middle:
+            return piece
+    return text[:length]
+
+
+def plot_strongest_heads(weights, found, text):
+    """A map for each kind of looking back: weights (L, H, T, T); found has (layer, head, share) by kind."""
+    fig, axes = plt.subplots(1, len(found), figsize=(WIDTH, 3.1), squeeze=False)
+    for ax, (what, (layer, head, share)) in zip(axes[0], found.items()):
+        draw_attention(ax, weights[layer, head], text, fontsize=6)
+        ax.set_title(f"layer {layer}, head {head}: {share:.0%} on\n{what}", fontsize=9, loc="center")
+    figure_title(fig, "The strongest head of each kind (colours on a square-root scale)")
+    return fig
 
 
 # ---------------------------------------------------------------- training
