@@ -206,6 +206,14 @@ def by_place(g, beta):
     return torch.stack([(weights * g)[: t + 1].sum() / weights[: t + 1].sum() for t in range(len(g))])
 
 
+def strengths(G, steps, length=None, sort=True, a=3.4445, b=-4.775, c=2.0315):
+    s = torch.linalg.svdvals(G)
+    s = s / (s.norm() if length is None else length(s))
+    for _ in range(steps):
+        s = a * s + b * s**3 + c * s**5
+    return s.sort(descending=True).values if sort else s
+
+
 def topp(probs, p, keep):
     ranked, order = probs.sort(descending=True)
     kept = torch.zeros_like(probs).scatter(-1, order, ranked * keep(ranked.cumsum(-1)))
@@ -473,6 +481,23 @@ WRONG = {
         ("start is missing", lambda z, start, width: beam(z, start, width)[1:]),
         ("not a list", lambda z, start, width: beam(z, start, width).tolist()),
         ("None that I know", lambda z, start, width: beam(z, start, width, grow=lambda total, new: new)),
+    ],
+    "strengths_after": [
+        ("does not keep the order", lambda G, n: strengths(G, n, sort=False)),
+        ("length of the whole matrix", lambda G, n: strengths(G, n, length=lambda s: s[0])),
+        ("divided by its length first", lambda G, n: strengths(G, n, length=lambda s: 1.0)),
+        ("before the iteration", lambda G, n: strengths(G, 0)),
+        ("steps is not used", lambda G, n: strengths(G, 1)),
+        ("reversed", lambda G, n: strengths(G, n).flip(0)),
+        ("dtype is torch.float32", lambda G, n: strengths(G, n).float()),
+    ],
+    "bytes_sent": [
+        ("takes 4 bytes", lambda n, p: ((p - 1) * n, 2 * (p - 1) * n // p)),
+        ("goes round twice", lambda n, p: (4 * (p - 1) * n, 4 * (p - 1) * n // p)),
+        ("processes - 1 turns", lambda n, p: (4 * p * n, 8 * n)),
+        ("one piece in a turn", lambda n, p: (4 * (p - 1) * n, 8 * (p - 1) * n)),
+        ("swapped", lambda n, p: (8 * (p - 1) * n // p, 4 * (p - 1) * n)),
+        ("a tuple of 2, not a number", lambda n, p: 4 * n * (p - 1)),
     ],
     "cached_head": [
         (SCALE, lambda *a: with_cache(*a, scale=False)),

@@ -72,7 +72,7 @@ def test_the_solutions_of_all_notebooks_are_solved(tmp_path, capsys):
         "    print('never seen', flush=True); display(len(counts))\n"
         "    return max(counts, key=lambda pair: (counts[pair], pair))"
     )
-    paths = [hand_in(tmp_path / "hand-in", n, right) for n in range(1, 7)]
+    paths = [hand_in(tmp_path / "hand-in", n, right) for n in range(1, 8)]
     assert grade.main([*map(str, paths), "--csv", str(tmp_path / "grades.csv"), "--seed", "7"]) == 0
     rows = table_of(tmp_path / "grades.csv")
     assert [(row["exercise"], row["solved"], row["sentence"]) for row in rows] == [
@@ -86,7 +86,7 @@ def test_the_solutions_of_all_notebooks_are_solved(tmp_path, capsys):
 
 
 def test_no_stub_is_solved(tmp_path, capsys):
-    forged = [hand_in(tmp_path / "forged outputs", n, {}) for n in range(1, 7)]
+    forged = [hand_in(tmp_path / "forged outputs", n, {}) for n in range(1, 8)]
     assert grade.main([*map(str, [*NOTEBOOKS[:6], *forged]), "--csv", str(tmp_path / "grades.csv")]) == 0
     rows = table_of(tmp_path / "grades.csv")
     assert [(row["solved"], row["sentence"]) for row in rows] == [
@@ -350,7 +350,7 @@ def forged(tmp_path_factory):
     folder = tmp_path_factory.mktemp("handed-in") / "mallory"
     functions = {name: source for name, (_, source) in FORGERIES.items()}
     functions |= {"gpt2_parameters": known_answers(), "cached_head": solutions()["cached_head"]}
-    paths = [hand_in(folder, n, functions, ABOVE) for n in range(1, 7)]
+    paths = [hand_in(folder, n, functions, ABOVE) for n in range(1, 8)]
     (folder / "helpers" / "exercises").mkdir(parents=True)
     for name in ("", "exercises"):
         (folder / "helpers" / name / "__init__.py").touch()
@@ -383,9 +383,9 @@ def test_forgeries_keep_nobody_from_being_graded(forged):
     lines = done.stdout.splitlines()
     assert len(lines) == len(EXERCISES) + 1, "no line of the learner's own"
     assert [line for line in lines if line.endswith("  Solved")] == [
-        f"{'06_full_training':24}  {'cached_head':22} Solved"
+        f"{'07_fast_and_safe':24}  {'cached_head':22} Solved"
     ]
-    assert re.fullmatch(r"1 of 24 solved\. The same cases again: --seed \d+", lines[-1])
+    assert re.fullmatch(r"1 of 29 solved\. The same cases again: --seed \d+", lines[-1])
     assert not left, "processes that a learner's code started"
 
 

@@ -306,7 +306,7 @@ def test_every_question_is_answered_soon(path):
         assert question.endswith(last_words), f"cell {i}"
         rest = cells[i]["source"].partition(question)[2]
         after = [rest] + [
-            c["source"] + "".join(map(text_of, c.get("outputs", ()))) for c in cells[i + 1 : i + 5]
+            c["source"] + "".join(map(text_of, c.get("outputs", ()))) for c in cells[i + 1 : i + 8]
         ]
         assert answer in "\n".join(after), f"cell {i}: {question} is not answered by {answer!r}"
 

@@ -18,7 +18,7 @@ from torch.nn import functional as F
 
 from helpers.data import Corpus
 from helpers.generate import generate, next_token_probs
-from helpers.model import GPT, GPTConfig, attention_maps
+from helpers.model import GPT, GPTConfig, attention_maps, flops_per_token
 from helpers.pictures import (
     notebook_01,
     notebook_02,
@@ -26,6 +26,7 @@ from helpers.pictures import (
     notebook_04,
     notebook_05,
     notebook_06,
+    notebook_07,
     shared,
     style,
 )
@@ -218,7 +219,7 @@ EXAMPLES = {
     "plot_functions": lambda: notebook_05.plot_functions({"ReLU": F.relu}, "title"),
     "plot_by_layer": lambda: notebook_05.plot_by_layer({"with": [1.0, 2.0]}, "title", "norm"),
     "plot_positions": lambda: notebook_05.plot_positions({"learned": torch.randn(8, 4)}, "title"),
-    "plot_gains": lambda: notebook_06.plot_gains([dict(what="time", unit="s", ratio=0.5)], "title"),
+    "plot_gains": lambda: notebook_07.plot_gains({notebook_07.ONE_CHANGE["muon"]: 2.0}),
     "plot_dials": lambda: notebook_06.plot_dials({"a place": torch.arange(9.0)}, next_token_probs, TOKENIZER),
     "plot_strongest_heads": lambda: notebook_06.plot_strongest_heads(
         torch.rand(2, 3, 5, 5), {"the line break": (1, 2, 0.5)}, "ab\ncd"
@@ -228,11 +229,15 @@ EXAMPLES = {
     "draw_counts": lambda: notebook_05.draw_counts(6, 6, 384, 256),
     "draw_progress": lambda: notebook_06.draw_progress(History(50, 1.0, [2.5] * 50, EVALS), TrainConfig()),
     "draw_sampling": lambda: notebook_06.draw_sampling(a_model(), TOKENIZER, "abc", top_k=5, length=20),
+    "plot_parts": lambda: notebook_07.plot_parts({"forward": 1.0, "backward": 2.0}, "title", "ms"),
+    "draw_operations": lambda: notebook_07.draw_operations(6, 384, 256, 1e11),
+    "plot_strengths": lambda: notebook_07.plot_strengths({"gradient": torch.tensor([2.0, 1.0])}, "title"),
+    "draw_newton_schulz": lambda: notebook_07.draw_newton_schulz(5, 0.01),
     "draw_attention_explorer": lambda: notebook_04.draw_attention_explorer(maps(), "abcde", 1, 0),
 }
 
 
-NOTEBOOKS = notebook_01, notebook_02, notebook_03, notebook_04, notebook_05, notebook_06
+NOTEBOOKS = notebook_01, notebook_02, notebook_03, notebook_04, notebook_05, notebook_06, notebook_07
 
 
 def makers():
@@ -361,9 +366,36 @@ def test_the_strongest_heads_are_those_that_were_found():
     weights = torch.rand(2, 3, 5, 5)
     fig = notebook_06.plot_strongest_heads(weights, {"x": (1, 2, 0.25), "y": (0, 1, 1.0)}, "abcde")
     assert [ax.get_title("center") for ax in fig.axes] == [
-        "layer 1, head 2: 25% on\nx", "layer 0, head 1: 100% on\ny",
+        "layer 1, head 2: 25% on x", "layer 0, head 1: 100% on y",
     ]  # fmt: skip
     np.testing.assert_allclose(fig.axes[1].images[0].get_array(), weights[0, 1])
+
+
+def test_the_operations_of_the_parts_are_those_of_the_model():
+    for shape in ((65, 64, 4, 4, 128), (65, 256, 6, 6, 384), (11, 8, 1, 1, 16)):
+        config = GPTConfig(*shape)
+        assert sum(notebook_07.operations_per_token(config).values()) == flops_per_token(config)
+    ax = notebook_07.draw_operations(6, 384, 256, rate=1e9).axes[0]
+    config = GPTConfig(65, 256, n_layer=6, n_head=1, n_embd=384)
+    assert f"{flops_per_token(config) * 64 * 256 / 1e9:.2g} s at 1 Gflop/s" in ax.get_title("left")
+
+
+def test_the_polynomial_brings_strengths_near_one():
+    def near(iterations):
+        title = notebook_07.draw_newton_schulz(iterations, weakest=0.001).axes[0].get_title("left")
+        return int(title.split()[0])
+
+    assert near(0) < near(3) < near(6) == 64
+
+
+def test_gains_are_longer_where_the_course_is_better():
+    rows = [
+        dict(row="muon", ratio=0.5, unit="s"), dict(row="precision", ratio=3.0, unit="tokens/s"),
+        dict(row="precision", ratio=9.0, unit="tokens/s"), dict(row="nobody's", ratio=2.0, unit="s"),
+    ]  # fmt: skip
+    gains = notebook_07.gains_of(rows)
+    assert sorted(gains.values()) == [2.0, 3.0]
+    assert notebook_07.plot_gains(gains).get_suptitle().endswith(": products in bfloat16 instead of float32")
 
 
 def test_a_passage_has_a_line_break_in_its_middle_if_there_is_one():

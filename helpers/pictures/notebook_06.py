@@ -261,10 +261,13 @@ def passage_with_line_break(text, length):
 
 def plot_strongest_heads(weights, found, text):
     """A map for each kind of looking back: weights (L, H, T, T); found has (layer, head, share) by kind."""
-    fig, axes = plt.subplots(1, len(found), figsize=(WIDTH, 3.1), squeeze=False)
-    for ax, (what, (layer, head, share)) in zip(axes[0], found.items()):
-        draw_attention(ax, weights[layer, head], text, fontsize=6)
-        ax.set_title(f"layer {layer}, head {head}: {share:.0%} on\n{what}", fontsize=9, loc="center")
+    rows = -(-len(found) // 2)
+    fig, axes = plt.subplots(rows, 2, figsize=(WIDTH, 3.6 * rows), squeeze=False)
+    for ax in axes.flat[len(found) :]:
+        ax.remove()
+    for ax, (what, (layer, head, share)) in zip(axes.flat, found.items()):
+        draw_attention(ax, weights[layer, head], text, fontsize=8)
+        ax.set_title(f"layer {layer}, head {head}: {share:.0%} on {what}", fontsize=9, loc="center")
     figure_title(fig, "The strongest head of each kind (colours on a square-root scale)")
     return fig
 
