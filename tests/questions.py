@@ -26,7 +26,7 @@ ANSWERS = {
         "of 0.9, of 0.1 and of 0.01?": "0.01  0.03  0.12  0.40  1.09  0.70",
         "And AdamW's?": "Muon's first step: at least half as strong",
         "than the strongest has arrived too?": "Six: from there on",
-        "Does it pay, in steps and in time?": "In steps, it does.",
+        "Does it pay, in steps and in time?": "In steps, it does",
         "the mean of all four?": "No: each part has to count by its size",
         "the more parts there are?": "Two hardly show",
         "which share really goes?": "51/256",

@@ -57,6 +57,11 @@ STAND_INS = {
         device = torch.device("cpu")
         model, tokenizer, *_ = build("nanogpt-cpu", load_corpus())
         line = "".join(tokenizer.chars)[:8]""",
+    "07": """
+        from functools import partial
+        from helpers.pictures.notebook_07 import draw_newton_schulz, draw_operations
+        from helpers.pictures.panel import int_slider, log_slider, panel
+        reached = 1e11""",
 }
 
 

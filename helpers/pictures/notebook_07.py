@@ -15,12 +15,12 @@ from helpers.pictures.style import BLUE, GREY, ORANGE, WIDTH, figure_title, to_n
 ONE_CHANGE = {
     "precision": "training speed: products in bfloat16 instead of float32",
     "kept-memory": "training speed: memory stays with the program instead of going back to the system",
-    "fused-attention": "training speed at block 256: one attention kernel instead of a list of heads",
     "fused-optimizer": "training speed: AdamW in one kernel instead of one call for each parameter",
     "muon": "time to the same loss: Muon for the blocks' matrices instead of AdamW for all",
     "schedule": "time to the same loss: a falling rate (cosine) instead of a constant one",
 }
 WHOLE = {
+    "fused-attention": "training speed at block 256: all heads in one kernel instead of a list of heads",
     "training": "training speed: the course's recipe for a CPU instead of nanoGPT's, same size of model",
     "generation": "writing speed, 10.8 M model: cache, one kernel, fewer bits instead of none of these",
 }
@@ -87,7 +87,7 @@ def draw_newton_schulz(iterations, weakest, n=64):
     before = s / s.norm()
     after = orthogonalise(torch.diag(s)[None], steps=iterations)[0].diagonal()
     fig, ax = plt.subplots(figsize=(WIDTH, 3.0))
-    ax.plot(before, "--", color=GREY, label="before: the gradient, divided by its length")
+    ax.plot(before, "--", color=GREY, label="before: made-up strengths, divided by their length")
     ax.plot(after, color=BLUE, label=f"after {iterations} iterations")
     ax.axhspan(0.5, 1.3, color=ORANGE, alpha=0.15, lw=0, label="0.5 to 1.3")
     arrived = int(((after > 0.5) & (after < 1.3)).sum())
