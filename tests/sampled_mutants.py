@@ -43,7 +43,34 @@ NEAREST = {
 SECONDS = 240.0  # for one mutant's tests: none of them needs a third of it without a mutant
 
 # (lesson, the line as it is, the line as it would be): why nobody could see the difference
-EQUIVALENT = {}
+EQUIVALENT = {
+    (
+        "model",
+        "maps.append((w if w.dim() == 4 else w.unsqueeze(1)).float().cpu())",
+        "maps.append((w if w.dim() >= 4 else w.unsqueeze(1)).float().cpu())",
+    ): "attention weights have three or four dimensions",
+    (
+        "optimizers",
+        "progress = (step - config.warmup_steps) / max(config.max_steps - config.warmup_steps, 1)",
+        "progress = (step - config.warmup_steps) / max(config.max_steps - config.warmup_steps, 2)",
+    ): "with one step after the warm-up, that step has the peak either way",
+    (
+        "model",
+        'fixed = config.block_size * config.n_embd if config.position == "sinusoidal" else 0',
+        'fixed = config.block_size * config.n_embd if config.position >= "sinusoidal" else 0',
+    ): "a position is learned or sinusoidal, no other name passes",
+    (
+        "tokenizer",
+        "size += sum(len(self.pieces[i]) for i in pair) if known else 0",
+        "size += sum(len(self.pieces[i]) for i in pair) if known else -1",
+    ): "an unknown pair is refused whatever its size",
+    ("device", "if world_size() > 1:", "if world_size() != 1:"): "there is never less than one process",
+    (
+        "generate",
+        "if step == 0:  # once only: a GPU must wait for the answer",
+        "if step <= 0:  # once only: a GPU must wait for the answer",
+    ): "steps count from 0",
+}
 
 
 # ---------------------------------------------------------------- what cosmic-ray can make

@@ -168,6 +168,7 @@ bad(
 )
 each("val_fraction", ("half", 0, 1), lambda v: data.train_val_split(IDS, v))
 bad(lambda: data.train_val_split(IDS[:3]), "3 tokens", "val_fraction=0.1", "longer text")
+bad(lambda: data.train_val_split(IDS[:3], 0.6), "3 tokens", "val_fraction=0.6", "longer text")
 
 # --- sampling
 

@@ -351,9 +351,9 @@ def test_the_mode_is_as_before_also_after_an_error(tiny_gpt, training):
     model = tiny_gpt(dropout=0.5).train(training)
     start = torch.zeros(1, 1, dtype=torch.int64)
     modes = []
-    model.register_forward_pre_hook(lambda m, inputs: modes.append(m.training))
+    model.register_forward_pre_hook(lambda m, inputs: modes.append((m.training, torch.is_grad_enabled())))
     generate(model, start, 3)
-    assert model.training is training and modes == [False] * 3
+    assert model.training is training and modes == [(False, False)] * 3
     with pytest.raises(ValueError):
         generate(model, start, 3, top_k=99)
     assert model.training is training

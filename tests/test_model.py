@@ -491,6 +491,8 @@ def test_kept_activations_are_estimated_well(activation):
         loss = model(idx, idx)[1]
     measured = sum(size for size, _ in kept.values()) / 4 / idx.numel()
     assert activations_per_token(c) == pytest.approx(measured, rel=0.15) and loss.requires_grad
+    one, two = (activations_per_token(dataclasses.replace(c, n_layer=n)) for n in (1, 2))
+    assert 2 * one - two == 2 * c.n_embd + c.vocab_size, "outside the blocks, whatever their number"
     memory = training_memory(c, 4)
     assert memory["activations"] == pytest.approx(4 * measured * idx.numel(), rel=0.15)
     n = count_parameters(model)

@@ -9,6 +9,7 @@ from runs_for_tests import run, short
 from torch.testing import assert_close
 
 from helpers.optimizers import Muon, learning_rate_factor, make_optimizers, orthogonalise
+from helpers.train import TrainConfig
 
 
 def test_learning_rate_rises_in_a_line_and_falls_in_half_a_cosine():
@@ -93,6 +94,17 @@ def test_orthogonalised_directions_are_the_same_and_all_about_as_strong(shape):
     diagonal = strengths.diagonal(dim1=-2, dim2=-1)
     assert_close(strengths, torch.diag_embed(diagonal), rtol=0, atol=1e-6)
     assert diagonal.min() > 0.5 and diagonal.max() < 1.3
+
+
+def test_the_length_of_a_gradient_makes_no_difference_to_muon():
+    x = torch.randn(2, 3, 5, generator=torch.Generator().manual_seed(0))
+    assert_close(orthogonalise(1e-4 * x), orthogonalise(x))
+
+
+def test_an_optimizer_named_in_a_file_is_the_same_one(tiny_gpt):
+    """A text that was read is equal to the one in the code, but not the same object."""
+    config = TrainConfig(optimizer="".join(["mu", "on"]))
+    assert [type(o).__name__ for o in make_optimizers(tiny_gpt(), config)] == ["AdamW", "Muon"]
 
 
 def test_muon_refuses_what_it_does_not_do():

@@ -90,6 +90,13 @@ def test_the_sweep_meets_every_target_once(tiny_gpt, n, batch_size):
     assert model.training, "the mode is as before"
 
 
+def test_the_sweep_sends_thousands_of_tokens_through_at_once(tiny_gpt):
+    model, batches = tiny_gpt(), []
+    model.register_forward_pre_hook(lambda m, inputs: batches.append(tuple(inputs[0].shape)))
+    evaluate(model, torch.zeros(9000, dtype=torch.int64), 8)
+    assert batches == [(1024, 8), (100, 8), (1, 7)]
+
+
 def test_the_sweep_needs_no_gradient_and_no_chance(tiny_gpt):
     model = tiny_gpt(dropout=0.5).train()
     before = torch.random.get_rng_state()
@@ -318,6 +325,10 @@ def test_bfloat16_trains_like_float32(tiny_gpt):
 def test_impossible_settings_name_argument_and_value(changes, words):
     with pytest.raises(ValueError, match=words):
         TrainConfig(**changes)
+
+
+def test_the_largest_seed_is_allowed():
+    assert TrainConfig(seed=2**63 - 1).seed == 2**63 - 1
 
 
 @pytest.fixture

@@ -27,7 +27,7 @@ NOTEBOOKS = {
     "04_multi_head_attention": ("many heads, by list, fused, and by the fast kernel", "multi-head"),
     "05_transformer_blocks": ("feed-forward, residuals, layer norm: the whole GPT", "deeper"),
     "06_full_training": ("the training program, and a model that writes verse", "full"),
-    "07_fast_and_safe": ("what makes it fast, and what nothing can interrupt", ""),
+    "07_fast_and_safe": ("a profile, Muon, a cache; runs stopped, killed and shared", ""),
 }
 
 

@@ -239,7 +239,7 @@ def plot_dials(places, next_probs, tokenizer):
         column[0].set_title("plain", loc="right", fontsize=9)
     for ax in axes[:, 0]:
         ax.set_ylabel("probability")
-    figure_title(fig, "What each dial keeps (blue) and cuts (grey, right of the dashed line)")
+    figure_title(fig, "Blue: after the dial. Grey: before it. Dashed: where it cuts")
     return fig
 
 

@@ -21,7 +21,7 @@ ONE_CHANGE = {
 }
 WHOLE = {
     "fused-attention": "training speed at block 256: all heads in one kernel instead of a list of heads",
-    "training": "training speed: the course's recipe for a CPU instead of nanoGPT's, same size of model",
+    "training": "training speed: the course's program and recipe instead of nanoGPT's, same size of model",
     "generation": "writing speed, 10.8 M model: cache, one kernel, fewer bits instead of none of these",
 }
 
