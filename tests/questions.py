@@ -16,7 +16,7 @@ ANSWERS = {
         "Was your order right?": "First letters, then words",
         "if the validation curve began to rise?": "would mean learning by heart",
         "And with top-k 5?": "It does: top-p keeps many candidates",
-        "Is there a head for each?": "For the character before, yes",
+        "Is there a head for each?": "For each of the two characters before, yes",
     },
     "07_fast_and_safe": {
         "how many times as long as the forward pass?": "The backward pass takes",
