@@ -66,6 +66,11 @@ EQUIVALENT = {
     ): "an unknown pair is refused whatever its size",
     ("device", "if world_size() > 1:", "if world_size() != 1:"): "there is never less than one process",
     (
+        "device",
+        'if int(os.environ.get("WORLD_SIZE", 1)) == 1:',
+        'if int(os.environ.get("WORLD_SIZE", 1)) <= 1:',
+    ): "torchrun starts one process or more",
+    (
         "generate",
         "if step == 0:  # once only: a GPU must wait for the answer",
         "if step <= 0:  # once only: a GPU must wait for the answer",
