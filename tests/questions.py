@@ -7,7 +7,7 @@ ANSWERS = {
     "06_full_training": {
         "You met the number in notebook 01.": "loss at the first step",
         "and how will the other two fail?": "is on its way, slowly",
-        "Which half is worth more in 300 steps?": "Warm-up, by far",
+        "Which half is worth more in 200 steps?": "Warm-up, by far",
         "by gradient descent and by AdamW?": "a thousand times as far as the second, AdamW equally far",
         "What does clipping to length 1 make of it?": "by hand: [0.6, 0.8]",
         "to change anything at all?": "it changes next to nothing",
