@@ -105,29 +105,38 @@ def keep_freed_memory():
 
 
 def compiled_if_possible(loss_of, model, batch, device):
-    """torch.compile(loss_of) after three passes there and back, and how it runs; (loss_of, "") without.
-
-    Raises what the passes raise, but for what a machine without compiler or Triton or an old GPU says.
-    """
+    """torch.compile(loss_of) after three passes there and back, and how it runs; (loss_of, "") without."""
     # CUDA graphs replay a pass with one launch. Gradients that stay for the second part of a batch, or
     # travel between processes, do not fit into that.
     graphs = device.type == "cuda" and len(batch) == 1 and world_size() == 1
     # What an earlier run of this process has compiled would make PyTorch take sizes for variable, which is
     # slow, and give up after a few runs.
     torch.compiler.reset()
+    (gives_up,) = any_process(device, not can_compile(device))
+    if gives_up:
+        return loss_of, ""
     fast = torch.compile(loss_of, mode="reduce-overhead" if graphs else "default", dynamic=False)
+    # Dropout draws here too; fork_rng leaves the run's own random state as it was.
+    with torch.random.fork_rng([device] if device.type == "cuda" else []):
+        for _ in range(3):  # compile, record a CUDA graph, replay it
+            fast(*batch[0]).backward()
+            model.zero_grad(set_to_none=True)  # a graph cannot add to what lies in its own memory
+    return fast, "inductor with CUDA graphs" if graphs else "inductor"
+
+
+def can_compile(device):
+    """Does torch.compile work here? Tried on one line, since in a pass processes wait for each other.
+
+    Raises what that raises, but for what a machine without compiler or Triton or an old GPU says.
+    """
     try:
-        # Dropout draws here too; fork_rng leaves the run's own random state as it was.
-        with torch.random.fork_rng([device] if device.type == "cuda" else []):
-            for _ in range(3):  # compile, record a CUDA graph, replay it
-                fast(*batch[0]).backward()
-                model.zero_grad(set_to_none=True)  # a graph cannot add to what lies in its own memory
+        torch.compile(lambda x: x.sin() + 1)(torch.zeros(1, device=device))
     except Exception as error:
         if not cannot_compile(error):
             raise
         print(f"torch.compile does not work here ({type(error).__name__}): training without it.")
-        return loss_of, ""
-    return fast, "inductor with CUDA graphs" if graphs else "inductor"
+        return False
+    return True
 
 
 def cannot_compile(error):

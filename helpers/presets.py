@@ -19,11 +19,17 @@ class Preset:
     claimed_parameters: float | None = None
     claimed_val: float | None = None
     claim: str = ""  # the claim as the source words it, shortened
+    claimed_on: str = "Tiny Shakespeare"
+    address: str = ""  # of the source, where it is certain
     check: str = ""  # what to look at twice
 
 
 # What the scripts of the genre share: no schedule, no clipping, AdamW as PyTorch has it.
 SCRIPT = dict(batch_size=64, max_steps=5000, learning_rate=3e-4)
+
+# The five from-scratch GPTs that the course follows; all are presets.
+SYSTEMS = "neurongpt", "gpt2-style", "gpt-from-scratch", "char-gpt", "gptiny"
+SIX_LAYERS = dict(n_layer=6, n_head=6, n_embd=384, block_size=256, dropout=0.2)  # three of them share this
 
 # fmt: off
 PRESETS = {
@@ -58,11 +64,12 @@ PRESETS = {
     ),
     "neurongpt": Preset(
         "NeuronGPT, as its code has it",
-        model=dict(n_layer=6, n_head=6, n_embd=384, block_size=256, dropout=0.2),
+        model=SIX_LAYERS,
         train=SCRIPT | dict(eval_interval=500),
         claimed_parameters=10.79e6,
         claimed_val=1.4900,
         claim="best validation loss 1.4900 at step 3000, then overfitting: 1.5801 at step 4999",
+        address="https://github.com/chenatoast/NeuronGPT",
         check="Its README describes sinusoidal positions, 8 heads and width 256; its code has none of these.",
     ),
     "gpt2-style": Preset(
@@ -79,20 +86,22 @@ PRESETS = {
         max_chars=20_480,
         claimed_parameters=124e6,
         claim="the text gets more coherent towards later epochs",
+        claimed_on="one story of 20 KB",
         check="The final layer is not tied to the embedding, so there are more than 124 M parameters.",
     ),
     "gpt-from-scratch": Preset(
         "five stages from bigram to GPT",
-        model=dict(n_layer=6, n_head=6, n_embd=384, block_size=256, dropout=0.2),
+        model=SIX_LAYERS,
         train=SCRIPT | dict(eval_interval=500),
         claimed_parameters=10_788_929,
         claimed_val=1.4734,
         claim="validation loss 1.4734 at step 4500, in 8 minutes on one L40S",
+        address="https://github.com/BlazeWild/GPT_FROM_SCRATCH",
         check="Its code scales the scores by n_embd ** -0.5, where the head size belongs.",
     ),
     "char-gpt": Preset(
         "the educational script, with head-size scaling",
-        model=dict(n_layer=6, n_head=6, n_embd=384, block_size=256, dropout=0.2),
+        model=SIX_LAYERS,
         train=SCRIPT | dict(eval_interval=500),
     ),
     "gptiny": Preset(
@@ -115,6 +124,7 @@ PRESETS = {
         ),
         claimed_val=1.4697,
         claim="best validation loss 1.4697 after about 3 minutes on an A100",
+        address="https://github.com/karpathy/nanoGPT",
     ),
     "nanogpt-cpu": Preset(
         "yardstick: nanoGPT's recipe for a laptop",
@@ -128,5 +138,6 @@ PRESETS = {
         ),
         claimed_val=1.88,
         claim="validation loss of about 1.88 after about 3 minutes on a MacBook",
+        address="https://github.com/karpathy/nanoGPT",
     ),
 }

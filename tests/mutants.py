@@ -180,13 +180,18 @@ SURVIVED = [
 DEVICE = [
     Mutant(
         "gradients stay between the passes of a compiled model, which a CUDA graph refuses",
-        "device.py", "                model.zero_grad(set_to_none=True)  #", "                pass  #",
+        "device.py", "            model.zero_grad(set_to_none=True)  #", "            pass  #",
         "test_train.py::test_gradients_are_gone_before_a_compiled_model_runs_again",
     ),
     Mutant(
         "whatever goes wrong in compiling, memory that is full too, training goes on without",
         "device.py", "        if not cannot_compile(error):\n            raise\n", "",
         "test_train.py::test_only_a_machine_that_cannot_compile_trains_without",
+    ),
+    Mutant(
+        "a process that cannot compile leaves the others waiting for it",
+        "device.py", "any_process(device, not can_compile(device))", "[not can_compile(device)]",
+        "test_train.py::test_if_one_process_cannot_compile_none_does",
     ),
     Mutant(
         "sizes of a compiled model may vary",

@@ -41,6 +41,7 @@ from helpers.pictures.panel import (
     panel,
     text_field,
 )
+from helpers.program.records import load_records
 from helpers.tokenizer import CharTokenizer
 from helpers.train import History, TrainConfig
 
@@ -546,6 +547,20 @@ def trainer(monkeypatch, text):
     controls["block_size (tokens)"].value, controls["batch_size (sequences)"].value = 8, 4
     controls["max_steps"].value = 5000
     return made
+
+
+def test_who_only_reads_sees_the_recorded_run(trainer, monkeypatch):
+    still = base64.b64decode(trainer._repr_mimebundle_()["image/png"])
+    assert is_png(still) and still != picture_of(trainer), "not the empty axes of a run that has not begun"
+    drawn, draw = [], notebook_06.draw_progress
+    monkeypatch.setattr(notebook_06, "draw_progress", lambda *args: drawn.append(draw(*args)) or drawn[-1])
+    assert notebook_06.recorded_progress("course-cpu") == still
+    (run,) = [r for r in load_records("plays") if r["preset"] == "course-cpu"]
+    (ax,) = drawn[0].axes
+    assert list(ax.lines[0].get_ydata()) == [point["val"] for point in run["evals"]]
+    assert f"{run['train_seconds']:.0f} s" in ax.get_title("left")
+    monkeypatch.setattr(notebook_06, "load_records", lambda corpus: [])
+    assert notebook_06.recorded_progress("course-cpu") is None
 
 
 def step_of(made):

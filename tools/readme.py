@@ -11,13 +11,16 @@ import re
 import sys
 from pathlib import Path
 
+import torch
+
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
 from helpers.files import RUNS_DIR  # noqa: E402
-from helpers.presets import PRESETS  # noqa: E402
+from helpers.model import GPT, GPTConfig, count_parameters  # noqa: E402
+from helpers.presets import PRESETS, SYSTEMS  # noqa: E402
 from helpers.program.bench import HEADINGS, caption_of, line_of  # noqa: E402
-from helpers.program.records import load_bench, load_records  # noqa: E402
+from helpers.program.records import load_bench, load_records, record_of_system  # noqa: E402
 
 PAGES = ROOT / "README.md", ROOT / "docs" / "measurements.md"
 NOTEBOOKS = {
@@ -73,6 +76,46 @@ def runs_table(corpora):
                 f"| `{r['preset']}` | {corpus} | {r['parameters']:,} | {claimed or ''} | {r['best_val']:.3f} "
                 f"| {r['bits_per_character']:.2f} | {r['train_seconds']:.0f} s | {r['hardware']} |"
             )
+    return rows
+
+
+def systems_table():
+    """For each of the systems that the course follows: its claims, and what was measured here."""
+    rows = [
+        "| system | parameters claimed | counted | loss claimed | measured | recipe | training | on |",
+        "| --- | ---: | ---: | --- | ---: | --- | ---: | --- |",
+    ]
+    for name in SYSTEMS:
+        preset, run = PRESETS[name], record_of_system(name)
+        with torch.device("meta"):
+            counted = count_parameters(GPT(GPTConfig(**{"vocab_size": 65} | preset.model)))
+        said = f"{preset.claimed_parameters:,.0f}" if preset.claimed_parameters else "none"
+        claim = f"{preset.claim} (on {preset.claimed_on})" if preset.claim else "none"
+        cells = [f"[{name}]({preset.address})" if preset.address else name, said, f"{counted:,}", claim]
+        if run is None:
+            cells += ["not yet", "", "", ""]
+        else:
+            recipe = "its own" if run["preset"] == name else f"the course's: `{run['preset']}`"
+            minutes = f"{run['train_seconds'] / 60:.1f} min"
+            cells += [f"{run['best_val']:.3f} on {run['corpus']}", recipe, minutes, run["hardware"]]
+        rows.append(f"| {' | '.join(cells)} |")
+    return rows
+
+
+def tries_table():
+    """The tries in which the recipe of course-long was looked for: what varied, and what came out."""
+    varied = dict(
+        model=("n_layer", "n_head", "n_embd", "block_size", "dropout"),
+        train=("batch_size", "max_steps", "muon_learning_rate", "learning_rate", "weight_decay"),
+    )
+    names = [name for group in varied.values() for name in group]
+    headings = ["try", *names, "loss", "at step", "training"]
+    rows = [f"| {' | '.join(headings)} |", "|" + " ---: |" * len(headings)]
+    for path in sorted((RUNS_DIR / "tries").glob("*.json"), key=lambda p: int(p.stem)):
+        r = json.loads(path.read_text(encoding="utf-8"))
+        settings = [f"{r[group][name]:g}" for group, chosen in varied.items() for name in chosen]
+        found = [f"{r['best_val']:.4f}", r["best_step"], f"{r['train_seconds'] / 60:.1f} min"]
+        rows.append(f"| {' | '.join(map(str, [path.stem, *settings, *found]))} |")
     return rows
 
 
@@ -134,6 +177,8 @@ def updated(page):
         "results": results(ladders["plays"]),
         "ladder": ladder_table(ladders),
         "runs": runs_table(ladders),
+        "systems": systems_table(),
+        "tries": tries_table(),
         "bench": bench_table(load_bench("cpu")),
         "mutants": mutants_line(),
     }

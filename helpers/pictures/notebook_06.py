@@ -31,6 +31,7 @@ from helpers.pictures.shared import draw_attention, label_axis, running_mean
 from helpers.pictures.style import BLUE, GREEN, GREY, ORANGE, SKY, WIDTH, figure_title, tint, to_png, visible
 from helpers.presets import PRESETS
 from helpers.program.build import build, check_batch_fits, too_large
+from helpers.program.records import load_records
 from helpers.train import Callbacks, History, TrainConfig, train
 
 # ---------------------------------------------------------------- a run while it trains, and afterwards
@@ -316,6 +317,7 @@ class TrainingProgram:
         buttons = widgets.HBox([self.train_button, self.stop_button, self.continue_button])
         self.panel = Panel([self.text, self.preset, *sliders, buttons], [self.sample])
         self.panel.show(draw_progress(History(), TrainConfig(**PRESETS[start].train)))
+        self.panel.still = recorded_progress(start)
         self.preset.observe(self.follow_preset, names="value")
         self.train_button.on_click(lambda _: self.begin(fresh=True))
         self.continue_button.on_click(lambda _: self.begin(fresh=False))
@@ -392,6 +394,20 @@ class TrainingProgram:
         start = self.run.train_ids[:1].view(1, 1).to(self.device)
         written = generate(model, start, 200, top_p=0.9)[0]
         self.sample.value = preformatted(self.run.tokenizer.decode(written).strip())
+
+
+def recorded_progress(preset_name):
+    """The sweeps of the recorded run of a preset on the plays, as a PNG (bytes); None if there is none."""
+    run = next((r for r in load_records("plays") if r["preset"] == preset_name), None)
+    if run is None:
+        return None
+    config = TrainConfig(**run["train"])
+    history = History(config.max_steps, run["train_seconds"], evals=run["evals"])
+    fig = draw_progress(history, config)
+    fig.axes[0].set_title(
+        f"A run of {preset_name} that was recorded: {run['train_seconds']:.0f} s of training"
+    )
+    return to_png(fig)
 
 
 def settings_of(preset_name):

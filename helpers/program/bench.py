@@ -41,6 +41,7 @@ from helpers.optimizers import make_optimizers, orthogonalise
 from helpers.presets import PRESETS
 from helpers.program.build import build
 from helpers.program.nanogpt import (
+    NANOGPT_TOKENS,
     NANOGPT_VAL,
     check_checkout,
     nanogpt_copy,
@@ -325,13 +326,13 @@ def preset_rate(bench, preset, program, steps, kept=True):
 
 def training(bench):
     """Tokens/s of the course's trainer against nanoGPT's recipe for a CPU, the same shape of model."""
-    (model, *_, config), steps = bench.build("course-cpu"), bench.sizes["steps"]
-    course = partial(in_a_fresh_process, preset_rate, bench, "course-cpu", "course", steps)
+    steps, kind = bench.sizes["steps"], best_precision(bench.device)
 
-    def against(plain, what, program):
-        note = f"fresh processes; course: preset course-cpu, batch {config.batch_size}; plain: {program}"
-        precisions = "float32", best_precision(bench.device)
-        return bench.training_row(what, (plain, course), note, model, precisions)
+    def against(plain, what, program, preset="course-cpu", plain_kind="float32"):
+        model, *_, config = bench.build(preset)
+        course = partial(in_a_fresh_process, preset_rate, bench, preset, "course", steps)
+        note = f"fresh processes; course: preset {preset}, batch {config.batch_size}; plain: {program}"
+        return bench.training_row(what, (plain, course), note, model, (plain_kind, kind))
 
     program = "nanoGPT's CPU recipe restated: batch 12, float32, SDPA, gelu, AdamW unfused"
     plain = partial(in_a_fresh_process, preset_rate, bench, "nanogpt-cpu", "plain", steps)
@@ -339,9 +340,13 @@ def training(bench):
     bench.trainer_rate = row["course_median"]
     yield row
     if bench.checkout:
+        # On a GPU the checkout trains its own size, compiled and in bfloat16, and so does the course.
+        at_its_size = dict(preset="nanogpt-char", plain_kind=kind) if bench.device.type == "cuda" else {}
         with nanogpt_copy(bench.checkout, bench.corpus.text) as folder:
-            plain = partial(nanogpt_rate, folder, 2 * steps)
-            yield against(plain, "training against the nanoGPT checkout", "the nanoGPT checkout")
+            plain = partial(nanogpt_rate, folder, 2 * steps, bench.device.type)
+            yield against(
+                plain, "training against the nanoGPT checkout", "the nanoGPT checkout", **at_its_size
+            )
 
 
 def training_real_size(bench):
@@ -362,7 +367,7 @@ def training_real_size(bench):
 
 def recipe_run(bench):
     """Run nanoGPT's whole CPU recipe, once: seconds of training, loss of the full sweep, what was run."""
-    if bench.recipe is None and bench.checkout:
+    if bench.recipe is None and bench.checkout and bench.device.type == "cpu":
         model, _, _, val_ids, _ = build("nanogpt-cpu", bench.corpus)  # no tiny one: the checkout has none
         with nanogpt_copy(bench.checkout, bench.corpus.text) as folder:
             bench.recipe = nanogpt_recipe(folder, bench.sizes["recipe_steps"], model, val_ids)
@@ -687,8 +692,8 @@ def main(arguments=None):
     args = parser.parse_args(arguments)
     try:
         device = pick_device(args.device)
-        if args.nanogpt and device.type != "cpu":
-            raise ValueError(f"--nanogpt runs a recipe for the CPU, not for {device.type}: add --device cpu.")
+        if args.nanogpt and device.type not in NANOGPT_TOKENS:
+            raise ValueError(f"nanoGPT's recipes are not for {device.type}: add --device cpu.")
         if args.nanogpt:
             check_checkout(args.nanogpt)
         args.out.mkdir(parents=True, exist_ok=True)  # a folder that cannot be made is noticed now

@@ -9,7 +9,7 @@ import torch
 
 from helpers.device import hardware, world_size
 from helpers.files import RUNS_DIR, write_whole
-from helpers.model import count_parameters, true_dropout
+from helpers.model import GPTConfig, count_parameters, true_dropout
 from helpers.presets import PRESETS
 from helpers.tokenizer import CharTokenizer
 from helpers.train import precision_of
@@ -21,6 +21,7 @@ def record_of(preset_name, corpus_name, model, tokenizer, val_ids, config, histo
     return {
         "preset": preset_name,
         "corpus": corpus_name,
+        "part_of_corpus": part_of_corpus(PRESETS[preset_name]),
         "device": device.type,
         "hardware": hardware(device),
         "processes": world_size(),
@@ -41,6 +42,14 @@ def record_of(preset_name, corpus_name, model, tokenizer, val_ids, config, histo
         "tokens_per_second": round(tokens / max(history.train_seconds, 1e-9)),
         "samples": history.samples,
     }
+
+
+def part_of_corpus(preset):
+    """What a preset reads of a corpus, in words."""
+    if preset.max_chars is None:
+        return "all of it"
+    pairs = ", and its byte pairs are learned from all of them" if preset.tokenizer != "char" else ""
+    return f"the first {preset.max_chars:,} characters: it trains and validates on these alone{pairs}"
 
 
 def bits_per_character(nats_per_token, tokenizer, ids):
@@ -71,3 +80,14 @@ def load_records(corpus_name):
     # A text of the reader's own can be called plays-2.txt.
     records = [r for r in map(load_record, sorted(names)) if r["corpus"] == corpus_name]
     return sorted(records, key=lambda r: (list(PRESETS).index(r["preset"]), r["device"]))
+
+
+def record_of_system(name):
+    """Of the recorded runs of a system's model, by whatever recipe, the one of the lowest loss, else None."""
+    corpus = "tinyshakespeare" if PRESETS[name].claimed_on == "Tiny Shakespeare" else "plays"
+
+    def is_its_model(record):
+        size = {"vocab_size": record["model"]["vocab_size"]}
+        return GPTConfig(**size | PRESETS[name].model) == GPTConfig(**record["model"])
+
+    return min(filter(is_its_model, load_records(corpus)), key=lambda r: r["best_val"], default=None)
