@@ -409,6 +409,14 @@ WRONG = {
         (LEAK, lambda x, g, eps: g * x / ((x**2).mean(1, keepdim=True) + eps).sqrt()),
         (LEAK, lambda x, g, eps: g * x / ((x**2).mean() + eps).sqrt()),
     ],
+    "who_wrote": [
+        ("running sums", lambda parts, w: torch.stack([(parts[: i + 1] @ w).sum() for i in range(len(parts))])),
+        ("the logit without the part", lambda parts, w: torch.stack([(parts.sum(0) - p) @ w for p in parts])),
+        ("shares of the logit", lambda parts, w: parts @ w / (parts.sum(0) @ w)),
+        ("w is not used", lambda parts, w: parts.sum(1)),
+        ("The shape is", lambda parts, w: parts * w),
+        ("not a list", lambda parts, w: [(part @ w).item() for part in parts]),
+    ],
     "gpt2_parameters": [
         ("count it once", lambda V, T, L, C: 2 * V * C + T * C + L * (12 * C * C + 13 * C) + 2 * C),
         ("last layer norm", lambda V, T, L, C: V * C + T * C + L * (12 * C * C + 13 * C)),

@@ -219,7 +219,7 @@ EXAMPLES = {
     "plot_next_token": lambda: notebook_02.plot_next_token(torch.arange(4.0), 0.5, "abcd", "title"),
     "plot_functions": lambda: notebook_05.plot_functions({"ReLU": F.relu}, "title"),
     "plot_by_layer": lambda: notebook_05.plot_by_layer({"with": [1.0, 2.0]}, "title", "norm"),
-    "plot_positions": lambda: notebook_05.plot_positions({"learned": torch.randn(8, 4)}, "title"),
+    "plot_positions": lambda: notebook_05.plot_positions(torch.randn(8, 4), "title"),
     "plot_gains": lambda: notebook_07.plot_gains({notebook_07.ONE_CHANGE["muon"]: 2.0}),
     "plot_dials": lambda: notebook_06.plot_dials({"a place": torch.arange(9.0)}, next_token_probs, TOKENIZER),
     "plot_strongest_heads": lambda: notebook_06.plot_strongest_heads(

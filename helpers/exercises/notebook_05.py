@@ -1,4 +1,4 @@
-"""The exercises of notebook 05: a norm, the size of GPT-2, and rotary positions."""
+"""The exercises of notebook 05: a norm, a sum taken apart, the size of GPT-2, and rotary positions."""
 
 import math
 
@@ -44,8 +44,37 @@ EXERCISES["rms_norm"] = Exercise(
 )
 
 
+def who_wrote(parts, w):
+    """parts (N, C), what was added to the stream; w (C,), a character's row in the final layer -> (N,).
+
+    How much each part puts into the logit of that character, which is w times the sum of all parts.
+    """
+    out = torch.zeros(len(parts))
+    for i in range(len(parts)):
+        whole = parts.sum(0)
+        without = whole - parts[i]
+        out[i] = w @ whole - w @ without
+    return out
+
+
+EXERCISES["who_wrote"] = Exercise(
+    slow=who_wrote,
+    draw=lambda g, B, T, C: (normal(g, T + 1, C), normal(g, C)),
+    mistakes={
+        "These are running sums; each part counts by itself.": lambda parts, w: (parts @ w).cumsum(0),
+        "This is the logit without the part; what is missing then is the part's.": (
+            lambda parts, w: parts.sum(0) @ w - parts @ w
+        ),
+        "These are shares of the logit; leave them in its unit.": (
+            lambda parts, w: parts @ w / (parts @ w).sum()
+        ),
+        "w is not used.": lambda parts, w: parts.sum(1),
+    },
+)
+
+
 def gpt2_parameters(vocab_size, block_size, n_layer, n_embd):
-    """How many numbers GPT-2 learns -> an int. Biases everywhere but in the final layer, which is tied."""
+    """How many numbers GPT-2 learns, an int: biases everywhere but in the last layer, which is tied."""
     V, T, C = vocab_size, block_size, n_embd
     norm = [(C,), (C,)]
     attention = [(3 * C, C), (3 * C,), (C, C), (C,)]

@@ -2,6 +2,7 @@
 
 import matplotlib.pyplot as plt
 import torch
+from torch.nn import functional as F
 
 from helpers.checks import check_whole
 from helpers.model import GPTConfig, flops_per_token, parameter_table, training_memory
@@ -22,33 +23,30 @@ def plot_functions(functions, title, low=-4.0, high=4.0):
     return fig
 
 
-def plot_by_layer(curves, title, ylabel, logarithmic=True, height=2.9):
-    """One value a layer: curves maps a label to a list, layer 0 next to the input."""
-    fig, ax = plt.subplots(figsize=(WIDTH, height))
+def plot_by_layer(curves, title, ylabel):
+    """One value a block, on a logarithmic axis: curves maps a label to a list, block 0 next to the input."""
+    fig, ax = plt.subplots(figsize=(WIDTH, 2.9))
     for (label, values), marker in zip(curves.items(), "osD^v"):
         ax.plot(range(len(values)), values, marker=marker, ms=5, label=label)
-    if logarithmic:
-        ax.set_yscale("log")
-    else:
-        ax.set_ylim(bottom=0)
-    ax.set(title=title, xlabel="block (0 is next to the input)", ylabel=ylabel)
+    ax.set(yscale="log", title=title, xlabel="block (0 is next to the input)", ylabel=ylabel)
     ax.set_xticks(range(len(values)))
     ax.legend()
     return fig
 
 
-def plot_positions(tables, title):
-    """Position tables (T, C) above, the cosine of every two positions below: tables maps a name to one."""
-    fig, axes = plt.subplots(2, len(tables), figsize=(WIDTH, 5.6), height_ratios=[1, 1.7], squeeze=False)
-    for (top, bottom), (name, table) in zip(axes.T, tables.items()):
-        table = table.detach().float()
-        unit = table / table.norm(dim=1, keepdim=True)
-        top.imshow(to_numpy(table), aspect="auto", cmap="viridis", interpolation="nearest")
-        top.set(title=f"{name}: the table", xlabel="channel", ylabel="position")
-        cosines = to_numpy(unit @ unit.T)
-        image = bottom.imshow(cosines, vmin=-1, vmax=1, cmap="RdBu_r", interpolation="nearest")
-        bottom.set(title=f"{name}: how alike two are", xlabel="position", ylabel="position")
-    fig.colorbar(image, ax=axes[1, :], label="cosine", shrink=0.8)
+def plot_positions(table, title):
+    """A table of position vectors (T, C): the cosine of every two, and its mean at each distance."""
+    unit = F.normalize(table.detach().float(), dim=1)
+    cosines = unit @ unit.T  # (T, T)
+    distances = range(1, len(cosines))
+    means = [cosines.diagonal(distance).mean().item() for distance in distances]
+    fig, (left, right) = plt.subplots(1, 2, figsize=(WIDTH, 3.3))
+    image = left.imshow(to_numpy(cosines), vmin=-1, vmax=1, cmap="RdBu_r", interpolation="nearest")
+    left.set(xlabel="position", ylabel="position")
+    fig.colorbar(image, ax=left, label="cosine", shrink=0.9)
+    right.plot(distances, means, marker="o", ms=3)
+    right.axhline(0, color=GREY, linewidth=0.6, zorder=0)
+    right.set(xlabel="distance (positions)", ylabel="mean cosine")
     figure_title(fig, title)
     return fig
 
