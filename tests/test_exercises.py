@@ -410,7 +410,7 @@ WRONG = {
         (LEAK, lambda x, g, eps: g * x / ((x**2).mean() + eps).sqrt()),
     ],
     "who_wrote": [
-        ("running sums", lambda parts, w: torch.stack([(parts[: i + 1] @ w).sum() for i in range(len(parts))])),
+        ("running sums", lambda parts, w: parts.cumsum(0) @ w),
         ("the logit without the part", lambda parts, w: torch.stack([(parts.sum(0) - p) @ w for p in parts])),
         ("shares of the logit", lambda parts, w: parts @ w / (parts.sum(0) @ w)),
         ("w is not used", lambda parts, w: parts.sum(1)),

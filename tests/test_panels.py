@@ -14,7 +14,6 @@ import torch
 from conftest import randomise
 from matplotlib.colors import to_hex
 from matplotlib.figure import Figure
-from torch.nn import functional as F
 
 from helpers.data import Corpus
 from helpers.generate import generate, next_token_probs
@@ -217,7 +216,6 @@ EXAMPLES = {
         {"counts": torch.eye(3)}, "abc", "title", "pairs"
     ),
     "plot_next_token": lambda: notebook_02.plot_next_token(torch.arange(4.0), 0.5, "abcd", "title"),
-    "plot_functions": lambda: notebook_05.plot_functions({"ReLU": F.relu}, "title"),
     "plot_by_layer": lambda: notebook_05.plot_by_layer({"with": [1.0, 2.0]}, "title", "norm"),
     "plot_positions": lambda: notebook_05.plot_positions(torch.randn(8, 4), "title"),
     "plot_gains": lambda: notebook_07.plot_gains({notebook_07.ONE_CHANGE["muon"]: 2.0}),

@@ -1,7 +1,6 @@
 """The pictures of notebook 05: the parts of a block, and the panel that counts what a GPT costs."""
 
 import matplotlib.pyplot as plt
-import torch
 from torch.nn import functional as F
 
 from helpers.checks import check_whole
@@ -9,18 +8,6 @@ from helpers.model import GPTConfig, flops_per_token, parameter_table, training_
 from helpers.pictures.panel import choice, int_slider, panel
 from helpers.pictures.style import COLOURS, GREY, WIDTH, figure_title, to_numpy
 from helpers.presets import PRESETS
-
-
-def plot_functions(functions, title, low=-4.0, high=4.0):
-    """Functions of one number: functions maps a label to a map of tensors."""
-    x = torch.linspace(low, high, 201)
-    fig, ax = plt.subplots(figsize=(WIDTH * 0.6, 2.6))
-    for (label, function), style in zip(functions.items(), ("-", "--", ":")):
-        ax.plot(x, to_numpy(function(x)), style, label=label)
-    ax.axhline(0, color=GREY, linewidth=0.6, zorder=0)
-    ax.set(title=title, xlabel="before", ylabel="after")
-    ax.legend()
-    return fig
 
 
 def plot_by_layer(curves, title, ylabel):
@@ -67,7 +54,7 @@ def draw_counts(n_layer, n_head, n_embd, block_size, vocab_size=65, batch_size=6
     memory = training_memory(config, batch_size)
     flops = flops_per_token(config)
     scores = 12 * n_layer * n_embd * block_size
-    work = {"weights": flops - scores, "attention scores": scores}
+    work = {"weights": flops - scores, "scores and weighted sums": scores}
     tokens = batch_size * block_size
     gib = f"{sum(memory.values()) / 2**30:.2f} GiB to train on {batch_size} sequences of {block_size}"
     a_step = f"{flops * tokens / 1e12:.2f} TFLOP a step of {tokens:,} tokens"
