@@ -4,6 +4,30 @@ test_notebooks.py looks for the answer in the next outputs, titles and paragraph
 """
 
 ANSWERS = {
+    "05_transformer_blocks": {
+        "which of the two has more parameters?": "The feed-forward layer has twice as many",
+        "to the four pairs below?": "No. (0, 0) and (1, 1) add up to the same",
+        "what changes?": "no two numbers differ by more than 1e-06",
+        "Which is ahead after 200 steps?": "One block, by far",
+        "And if each layer adds its input to its output?": "twelve slopes of 1 + 0.1: 3.1",
+        "now that the signal arrives?": "By a little.",
+        "before training and after?": "They grow, and training makes them grow more",
+        "What will layer norm make of it?": "The same. Size and offset are gone",
+        "and not over the positions?": "the future would leak in",
+        "reach the worst one with them?": "Far from it",
+        "what will happen in 30 steps?": "At our rate, nothing again.",
+        "their mean and their mean square after that?": "mean 1.00, mean square 1.25",
+        "Do our rungs learn by heart?": "Hardly: text that they learned from",
+        "and with shrunk writers?": "With shrunk writers, not at all",
+        "before the first step tell you?": "That it is sure of itself without a reason",
+        'if all "logits" lie between 0 and 1?': "floor of softmax twice: 3.200",
+        "ahead of one all the way?": "No: they overtake it",
+        "or to get two more blocks?": "To lose the positions",
+        "Does its table of positions show it?": "Roughly: it tells near from far, and no more",
+        "and what do the heads change?": "Widening, a third of all; and the heads appear nowhere",
+        "or its activations?": "The activations, about eleven times as much",
+        "and which the work more than the parameters?": "The heads change nothing",
+    },
     "06_full_training": {
         "You met the number in notebook 01.": "loss at the first step",
         "and how will the other two fail?": "is on its way, slowly",
