@@ -115,10 +115,13 @@ def test_operations_are_counted_and_a_constant_number_of_them_is_no_loop():
     with Operations() as made:
         (torch.ones(5) + 1).cumsum(0)
     assert made.count == 3
-    rounds = "for _ in range(5):\n        codes = codes + 0"
-    space = {"torch": torch}
-    exec(f"def look_up(codes, vocabulary):\n    {rounds}\n    return torch.searchsorted(vocabulary, codes)", space)
-    assert judge(space["look_up"]).startswith("Solved")
+
+    def look_up(codes, vocabulary):
+        for _ in range(5):
+            codes = codes + 0
+        return torch.searchsorted(vocabulary, codes)
+
+    assert judge(look_up).startswith("Solved")
 
 
 def test_what_fails_on_larger_tensors_is_not_solved():
