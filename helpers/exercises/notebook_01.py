@@ -12,7 +12,7 @@ EXERCISES = {}
 
 
 def how_sure(right, wrong, V):
-    """A guess was right in so many places, wrong in others -> (its best chance, the loss with it in nats)."""
+    """A guess that was right and wrong in so many places -> (its best chance, the loss with it)."""
     best_chance, least = None, math.inf
     for thousandth in range(1, 1000):
         chance = thousandth / 1000  # of the guess; the V - 1 others share the rest evenly
@@ -92,7 +92,7 @@ EXERCISES["look_up"] = Exercise(
 
 
 def windows(ids, block_size, stride):
-    """ids (N,) -> (number of windows, block_size + 1): the inputs, and one more id for the last target."""
+    """ids (N,) -> (number of windows, block_size + 1): inputs, and one id more for the last target."""
     rows, start = [], 0
     while start + block_size + 1 <= len(ids):
         rows.append(ids[start : start + block_size + 1])
@@ -115,7 +115,7 @@ EXERCISES["windows"] = Exercise(
 
 
 def most_frequent_pair(ids):
-    """ids (N,) int64 -> two ints: the pair of neighbours that occurs most often; of equals, the largest."""
+    """ids (N,) int64 -> two ints: the most frequent pair of neighbours; of equals, the largest."""
     best, most = None, 0
     for pair in pairwise(ids.tolist()):
         times = sum(pair == other for other in pairwise(ids.tolist()))

@@ -26,7 +26,7 @@ def code_points(path):
 @functools.cache
 def has_font(character):
     """Can a picture show this character? If another font must help out, it does so in all later pictures."""
-    if ord(character) in code_points(findfont(FontProperties(["sans-serif"]))):
+    if ord(character) in code_points(findfont(FontProperties(family=["sans-serif"]))):
         return True
     for font in fontManager.ttflist:  # "Last Resort" has a box for everything, and letters for nothing
         if ord(character) in code_points(font.fname) and not font.name.startswith("Last Resort"):
@@ -64,7 +64,7 @@ def draw_tiles(ax, rows, fontsize=10):
     """Characters as coloured tiles. rows: lists of (character, colour); None leaves a tile empty."""
     width = max(map(len, rows))
     face = np.ones((len(rows), width, 3))
-    usual, characters, centres = code_points(findfont(FontProperties(["monospace"]))), [], []
+    usual, characters, centres = code_points(findfont(FontProperties(family=["monospace"]))), [], []
     for i, row in enumerate(rows):
         for j, tile in enumerate(row):
             if tile is None:
