@@ -101,7 +101,7 @@ def test_the_slow_code_is_right_and_does_not_pass_for_a_solution(name):
     slow = EXERCISES[name].slow
     assert judge(slow) == PASTED
     if not EXERCISES[name].no_loop:  # what has a loop of its own is right
-        assert verdict(name, lambda *args: slow(*args)).startswith(f"Solved: {name} agrees with the slow code")
+        assert verdict(name, lambda *args: slow(*args)).startswith(f"Solved: {name} agrees with")
 
 
 @pytest.mark.parametrize("name", [name for name, exercise in EXERCISES.items() if exercise.no_loop])

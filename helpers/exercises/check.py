@@ -135,7 +135,8 @@ def count_operations(exercise, function, factor):
 def _instructions(function):
     """What a function does, instruction by instruction: code that was copied has the same ones."""
     code = getattr(function, "__code__", None)  # None: a class or an object that can be called
-    return code and [(i.opname, not inspect.iscode(i.argval) and i.argval) for i in dis.get_instructions(code)]
+    steps = dis.get_instructions(code) if code else ()
+    return [(step.opname, not inspect.iscode(step.argval) and step.argval) for step in steps]
 
 
 def _report(exercise, seed, args, diagnosis, *answers):

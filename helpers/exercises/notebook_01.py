@@ -2,7 +2,6 @@
 
 import math
 from collections import Counter
-from itertools import pairwise
 
 import torch
 
@@ -116,9 +115,10 @@ EXERCISES["windows"] = Exercise(
 
 def most_frequent_pair(ids):
     """ids (N,) int64 -> two ints: the most frequent pair of neighbours; of equals, the largest."""
+    pairs = list(zip(ids.tolist(), ids.tolist()[1:]))
     best, most = None, 0
-    for pair in pairwise(ids.tolist()):
-        times = sum(pair == other for other in pairwise(ids.tolist()))
+    for pair in pairs:
+        times = sum(pair == other for other in pairs)
         if (times, pair) > (most, best):
             best, most = pair, times
     return best
@@ -126,7 +126,7 @@ def most_frequent_pair(ids):
 
 def _counts(ids, step=1):
     """How often each pair of neighbours occurs, in the order of the text; of every step-th pair only."""
-    return Counter(list(pairwise(ids.tolist()))[::step])
+    return Counter(list(zip(ids.tolist(), ids.tolist()[1:]))[::step])
 
 
 EXERCISES["most_frequent_pair"] = Exercise(

@@ -50,8 +50,8 @@ def plot_characters(characters, values, title, ylabel, highlight=()):
     """A bar for each character; those at the places in `highlight` are orange."""
     fig = plot_bars([written(c) for c in characters], values, title, ylabel)
     ax = fig.axes[0]
-    for i in highlight:
-        ax.patches[i].set_facecolor(ORANGE)
+    for i, bar in enumerate(ax.patches):
+        bar.set_facecolor(ORANGE if i in highlight else BLUE)
     numbers = any(len(written(c)) > 1 for c in characters)
     ax.tick_params(axis="x", length=0, labelsize=7, labelrotation=90 if numbers else 0)
     return fig
@@ -89,7 +89,7 @@ def draw_tiles(ax, rows, fontsize=10):
 
 
 def plot_leak(text, start, size, is_train, title):
-    """The validation window of text at start (orange), and all windows that overlap it; each has `size` tiles.
+    """The validation window of text at start (orange), and all windows that overlap it, of `size` tiles.
 
     is_train tells of each window, by where it starts, whether the split put it on the training side.
     """
@@ -114,7 +114,7 @@ def plot_leak(text, start, size, is_train, title):
 
 
 def plot_examples(x, y, title):
-    """The T questions in one window: row t is the context x[: t + 1] and its target y[t]; both are strings."""
+    """The T questions in one window, from strings x and y: row t is the context x[: t + 1] and y[t]."""
     fig, ax = plt.subplots(figsize=(min(0.35 * len(x) + 2.2, WIDTH), 0.27 * len(x) + 0.9))
     blue, orange = tint(BLUE), tint(ORANGE, 0.8)
     rows = [[(c, blue) for c in x[: t + 1]] + [(y[t], orange)] for t in range(len(x))]
