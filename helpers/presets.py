@@ -63,9 +63,9 @@ PRESETS = {
             n_layer=8, n_head=4, n_embd=128, block_size=128, dropout=0.1, bias=False, head_bias=False,
         ),
         train=dict(
-            batch_size=32, max_steps=3300, learning_rate=4e-3, min_learning_rate_ratio=0.0,
-            warmup_steps=50, weight_decay=0.2, beta2=0.99, grad_clip=1.0,
-            optimizer="muon", muon_learning_rate=0.04, eval_interval=330, compile=False,
+            batch_size=32, max_steps=3100, learning_rate=4e-3, min_learning_rate_ratio=0.0,
+            warmup_steps=50, weight_decay=0.05, beta2=0.99, grad_clip=1.0,
+            optimizer="muon", muon_learning_rate=0.04, eval_interval=310, compile=False,
         ),
     ),
     "course-six-layers": Preset(

@@ -109,12 +109,13 @@ def tries_table():
         train=("batch_size", "max_steps", "muon_learning_rate", "learning_rate", "weight_decay"),
     )
     names = [name for group in varied.values() for name in group]
-    headings = ["try", *names, "loss", "at step", "training"]
+    headings = ["try", *names, "loss", "at step", "training", "on"]
     rows = [f"| {' | '.join(headings)} |", "|" + " ---: |" * len(headings)]
     for path in sorted((RUNS_DIR / "tries").glob("*.json"), key=lambda p: int(p.stem)):
         r = json.loads(path.read_text(encoding="utf-8"))
         settings = [f"{r[group][name]:g}" for group, chosen in varied.items() for name in chosen]
-        found = [f"{r['best_val']:.4f}", r["best_step"], f"{r['train_seconds'] / 60:.1f} min"]
+        minutes = f"{r['train_seconds'] / 60:.1f} min"
+        found = [f"{r['best_val']:.4f}", r["best_step"], minutes, r["hardware"]]
         rows.append(f"| {' | '.join(map(str, [path.stem, *settings, *found]))} |")
     return rows
 
