@@ -35,13 +35,13 @@ NOTEBOOKS = {
 
 
 def minutes(name):
-    """Reading time up to the exercises: 150 words of prose a minute, half a minute for every code cell."""
+    """Reading time up to the exercises: 150 words of prose a minute, and a minute for every code cell."""
     cells = json.loads((ROOT / "notebooks" / f"{name}.ipynb").read_text(encoding="utf-8"))["cells"]
     end = next(i for i, c in enumerate(cells) if "".join(c["source"]).startswith("## Exercises"))
     cells = cells[:end]
     words = sum(len("".join(c["source"]).split()) for c in cells if c["cell_type"] == "markdown")
     code = sum(c["cell_type"] == "code" for c in cells)
-    return max(5, 5 * round((words / 150 + code / 2) / 5))
+    return max(5, 5 * round((words / 150 + code) / 5))
 
 
 def notebook_table(ladder):
@@ -162,8 +162,8 @@ def results(ladder):
         if run["preset"] == "course-long":
             claimed = PRESETS["nanogpt-char"].claimed_val
             lines.append(
-                f"- **Tiny Shakespeare without a GPU** (the same kind of machine): {run['best_val']:.3f} nats "
-                f"after {run['train_seconds'] / 60:.0f} minutes; nanoGPT's recipe for a GPU claims {claimed}."
+                f"- **Tiny Shakespeare without a GPU**, on such a machine: {run['best_val']:.3f} nats after "
+                f"{run['train_seconds'] / 60:.0f} minutes; nanoGPT's recipe for a GPU claims {claimed}."
             )
     rows = (load_bench() or {"rows": []})["rows"]
     # A goal that was not reached has no ratio.
