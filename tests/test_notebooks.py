@@ -47,7 +47,7 @@ def faults(path, check):
 
 def test_there_are_notebooks_in_an_unbroken_row():
     numbers = [int(path.stem[:2]) for path in NOTEBOOKS]
-    assert numbers == list(range(1, len(NOTEBOOKS) + 1)) and len(NOTEBOOKS) >= 6
+    assert numbers == list(range(len(NOTEBOOKS))) and len(NOTEBOOKS) >= 8
 
 
 @every_notebook
@@ -264,7 +264,7 @@ def test_the_frame_of_a_lesson(path):
 # ---------------------------------------------------------------- how a page is written
 
 # A later issue brings these in line: cells that assert in silence, questions without a list of their answers.
-FIRST_EDITION = [path.stem for path in NOTEBOOKS if path.stem < "06"]
+FIRST_EDITION = [path.stem for path in NOTEBOOKS if "01" <= path.stem < "06"]
 second_edition = pytest.mark.parametrize(
     "path", [p for p in NOTEBOOKS if p.stem not in FIRST_EDITION], ids=lambda path: path.stem
 )
