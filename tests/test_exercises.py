@@ -291,7 +291,7 @@ WRONG = {
             lambda x, h, w: x.reshape(len(x) // h, h, -1, w).permute(0, 2, 3, 1).flatten().view(-1, h, w),
         ),
         ("Axes 1 and 2 are swapped", lambda x, h, w: tiles(x, h, w).mT),
-        ("The shape is", lambda x, h, w: x.view(len(x) // h, h, -1, w).transpose(1, 2)),
+        ("the shape is", lambda x, h, w: x.view(len(x) // h, h, -1, w).transpose(1, 2)),
     ],
     "gradient_of_fit": [
         ("The 2 is missing", lambda x, y, w: x.T @ error_of(x, y, w) / len(y)),
