@@ -416,7 +416,10 @@ def test_a_permutation_keeps_the_colours_of_rows_together():
 
 
 def test_a_graph_has_a_box_for_every_number_and_an_arrow_for_every_slope():
-    words, _ = words_and_colours(EXAMPLES["plot_graph"]())
+    fig = EXAMPLES["plot_graph"]()
+    words, _ = words_and_colours(fig)
+    left = {patch.get_gid(): patch.get_x() for patch in fig.axes[0].patches if patch.get_gid()}
+    assert left["x"] == left["y"] < left["error"] < left["loss"], "parts stand to the left"
     assert sorted(word for word in words if word[0] == "×") == ["×1", "×2", "×2", "×−1"]
     assert {"x", "y", "error", "loss", "3   grad 4", "1   grad −4"} <= set(words)
 
