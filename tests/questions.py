@@ -4,6 +4,21 @@ test_notebooks.py looks for the answer in the next outputs, titles and paragraph
 """
 
 ANSWERS = {
+    "00_tensors_and_gradients": {
+        "`table[1:, :2]` and `table[:, 2:3]`?": "table[:, 2:3]  (3, 1)",
+        "Which number stands at `[0, 1]` in each?": "viewed[0, 1] is 1 and permuted[0, 1] is 4",
+        "and what stands in its last corner?": "the shape is (3, 4) and the corner is 34",
+        "how many rows may `right` have?": "One or three.",
+        "What is the mean squared error?": "mean squared error 2.5",
+        "$B = 2$, $T = 5$, $C = 3$, $V = 4$?": "the scores have the shape (2, 5, 4)",
+        "if $w$ grows by 0.001?": "the loss grows by 0.012009",
+        "Which `grad` will `b` get, and which `y`?": "4 for `b` and −4 for `y`",
+        "and what do the four add up to?": "sum of the slopes 0.000000",
+        "which one has the shape of $W$?": "$G^\\top X$ it is.",
+        "rates of 0.02, 0.1 and 0.21?": "rate 0.21  ends at (0.00, 34.90)",
+        "does the walk below run away?": "From 0.2 on",
+        "will the walk still arrive?": "It will not.",
+    },
     "01_data_and_tokenization": {
         "and how many different ones are there?": "65 different characters",
         "gets the smallest id, and why?": "The line break, because",

@@ -33,6 +33,7 @@ PATIENCE = 60_000  # ms, against hanging only: a test must not depend on the spe
 CHROMIUM = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-component-update"]
 # What the panels need of the cells before them, without their minutes of training.
 STAND_INS = {
+    "00": "STEEPNESS = torch.tensor([1.0, 10.0])",
     "01": """
         tokenizer = helpers.tokenizer.CharTokenizer.from_text(corpus.text)
         train_ids = tokenizer.encode(corpus.text)""",

@@ -12,6 +12,7 @@ from notebook_files import NOTEBOOKS, cells_of, statements_of
 from torch.nn import functional as F
 
 from helpers.exercises.check import CASES, EXERCISES, Operations, case, check, judge
+from helpers.exercises.notebook_00 import tiles
 from helpers.exercises.notebook_01 import most_frequent_pair
 from helpers.exercises.notebook_02 import trigram_probabilities
 from helpers.exercises.notebook_03 import causal_mean
@@ -291,11 +292,72 @@ def average_in_half(x):
     return (x.half().cumsum(1) / torch.arange(1, x.shape[1] + 1).view(-1, 1)).float()
 
 
+def error_of(x, y, w):
+    return x @ w - y
+
+
+def one_pass(local, start=1.0, first=False):
+    """Backwards over the numbers; first: the first contribution to a number stays the only one."""
+    out = torch.zeros(len(local))
+    out[-1] = start
+    for i in reversed(range(len(local))):
+        for j in range(i):
+            out[j] = out[i] * local[i, j] + (0 if first else out[j])
+    return out
+
+
+def forward_pass(local):
+    out = torch.eye(len(local))[0]
+    for i in range(1, len(local)):
+        out[i] = (local[i] * out).sum()
+    return out
+
+
 entr = torch.special.entr
 LEAK, NAN, SCALE = "The future leaks in", "NaN or infinity", "The scale is missing"
 
 # For each exercise: what the verdict must say, and a function that is wrong in this way.
 WRONG = {
+    "squared_distances": [
+        ("root is too much", lambda a, b: torch.cdist(a, b)),
+        ("not their mean", lambda a, b: ((a[:, None] - b) ** 2).mean(-1)),
+        ("Square first", lambda a, b: (a.sum(1, keepdim=True) - b.sum(1)) ** 2),
+        ("take differences", lambda a, b: torch.einsum("nc,mc->nm", a, b)),
+        ("Axes 0 and 1 are swapped", lambda a, b: ((b[:, None] - a) ** 2).sum(-1)),
+        ("The shape is", lambda a, b: (a[:, None] - b) ** 2),
+    ],
+    "tiles": [
+        ("a permute is missing", lambda x, h, w: x.reshape(len(x) * x.shape[1] // h // w, h, w)),
+        ("down the columns", lambda x, h, w: torch.cat([c.reshape(-1, h, w) for c in x.split(w, dim=1)])),
+        (
+            "mixed up",
+            lambda x, h, w: x.reshape(len(x) // h, h, -1, w).permute(0, 2, 3, 1).flatten().view(-1, h, w),
+        ),
+        ("Axes 1 and 2 are swapped", lambda x, h, w: tiles(x, h, w).mT),
+        ("the shape is", lambda x, h, w: x.view(len(x) // h, h, -1, w).transpose(1, 2)),
+    ],
+    "gradient_of_fit": [
+        ("The 2 is missing", lambda x, y, w: x.T @ error_of(x, y, w) / len(y)),
+        ("for the sum of the squares", lambda x, y, w: 2 * x.T @ error_of(x, y, w)),
+        ("minus y", lambda x, y, w: 2 * x.T @ (y - x @ w) / len(y)),
+        ("the errors alone", lambda x, y, w: 2 * error_of(x, y, w) / len(y)),
+        ("dtype is torch.float32", lambda x, y, w: (2 * x.T @ error_of(x, y, w) / len(y)).float()),
+    ],
+    "gradients": [
+        ("add up", lambda local: one_pass(local, first=True)),
+        ("begin with that", lambda local: one_pass(local, start=0.0)),
+        ("go on to their parts", lambda local: local[-1] + F.one_hot(torch.tensor(len(local) - 1))),
+        ("by the first", forward_pass),
+        ("reversed", lambda local: one_pass(local).flip(0)),
+        ("not a list", lambda local: one_pass(local).tolist()),
+    ],
+    "largest_rate": [
+        ("lands on 0", lambda s: 1 / s.max().item()),
+        ("not the flattest", lambda s: 2 / s.min().item()),
+        ("not their mean", lambda s: 2 / s.mean().item()),
+        ("not their sum", lambda s: 2 / s.sum().item()),
+        ("The shape is", lambda s: 2 / s),
+    ],
     "how_sure": [
         ("what the wrong places cost", lambda r, w, V: (0.999, surprise_of_guess(0.999, r, w, V - 1))),
         ("the share of the wrong places", lambda r, w, V: (w / (r + w), sure(r, w, V))),

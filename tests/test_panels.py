@@ -6,6 +6,7 @@ import inspect
 import struct
 import time
 import warnings
+from collections import namedtuple
 from itertools import pairwise
 
 import matplotlib.pyplot as plt
@@ -22,6 +23,7 @@ from helpers.data import Corpus
 from helpers.generate import generate, next_token_probs
 from helpers.model import GPT, GPTConfig, attention_maps, flops_per_token
 from helpers.pictures import (
+    notebook_00,
     notebook_01,
     notebook_02,
     notebook_03,
@@ -190,10 +192,31 @@ def a_model(dropout=0.0):
     return randomise(GPT(GPTConfig(9, block_size=8, n_layer=2, n_head=2, n_embd=16, dropout=dropout)))
 
 
+TABLE = torch.arange(12).view(3, 4)
+Number = namedtuple("Number", "number grad parts slopes", defaults=[(), ()])
+
+
+def a_square():
+    """What plot_graph draws, of (3 - 1) squared: name -> number with its grad, parts and slopes."""
+    x, y = Number(3.0, 4.0), Number(1.0, -4.0)
+    error = Number(2.0, 4.0, (x, y), (1.0, -1.0))
+    return {"x": x, "y": y, "error": error, "loss": Number(4.0, 1.0, (error, error), (2.0, 2.0))}
+
+
 TOKENIZER = CharTokenizer("\n abcdefg")
 EVALS = [dict(step=0, train=2.5, val=2.6, seconds=0), dict(step=50, train=1.9, val=2.1, seconds=1)]
 # One call for every function of helpers/pictures/ that makes a Figure.
 EXAMPLES = {
+    "plot_row": lambda: notebook_00.plot_row(
+        [notebook_00.stretched("x", TABLE, (3, 4), style.BLUE)], "title"
+    ),
+    "plot_picks": lambda: notebook_00.plot_picks(TABLE, {"x[1]": TABLE[1]}, "title"),
+    "plot_tables": lambda: notebook_00.plot_tables({"x": TABLE, "x.T": TABLE.T}, "title"),
+    "plot_product": lambda: notebook_00.plot_product(TABLE, TABLE.T, 1, 0),
+    "plot_sum": lambda: notebook_00.plot_sum(TABLE, TABLE[0]),
+    "draw_broadcast": lambda: notebook_00.draw_broadcast(3, 1, 1, 4),
+    "plot_graph": lambda: notebook_00.plot_graph(a_square(), "title"),
+    "plot_descent": lambda: notebook_00.plot_descent({"walk": torch.rand(5, 2)}, (1, 10), "title"),
     "plot_bars": lambda: shared.plot_bars(["a", " "], [1, 2], "title", "count"),
     "plot_matrix": lambda: shared.plot_matrix(torch.eye(3), "title", "x", "y", "abc", "abc", annotate=True),
     "plot_attention": lambda: notebook_03.plot_attention(maps()[0][0, 0], "abcde", "title"),
@@ -240,7 +263,10 @@ EXAMPLES = {
 }
 
 
-NOTEBOOKS = notebook_01, notebook_02, notebook_03, notebook_04, notebook_05, notebook_06, notebook_07
+NOTEBOOKS = (
+    notebook_00, notebook_01, notebook_02, notebook_03,
+    notebook_04, notebook_05, notebook_06, notebook_07,
+)  # fmt: skip
 
 
 def makers():
@@ -342,6 +368,69 @@ def test_sweeps_are_drawn_where_they_were_made():
     assert [line.get_ydata().tolist() for line in ax.lines[:2]] == [[2.5, 1.9], [2.6, 2.1]]
     assert ax.lines[0].get_xdata().tolist() == [0, 50]
     assert [t.get_text() for t in ax.get_legend().get_texts()][-1] == "best validation: step 50"
+
+
+def words_and_colours(fig):
+    """What stands in a picture of tables, and the colours of its cells, in their order."""
+    ax = fig.axes[0]
+    return [t.get_text() for t in ax.texts], [to_hex(patch.get_facecolor()) for patch in ax.patches]
+
+
+def cells_in(colour, *strong):
+    """Cells in a strong colour where strong is true, else pale."""
+    return [to_hex(style.tint(colour, notebook_00.STRONG if s else notebook_00.PALE)) for s in strong]
+
+
+def test_a_sum_is_drawn_with_its_copies_in_pale():
+    words, colours = words_and_colours(notebook_00.draw_broadcast(3, 1, 1, 4))
+    assert colours[:12] == cells_in(style.BLUE, *[1, 0, 0, 0] * 3)
+    assert colours[12:24] == cells_in(style.ORANGE, *[1] * 4, *[0] * 8)
+    assert words[2:14] == ["10"] * 4 + ["20"] * 4 + ["30"] * 4 and words[1] == "(3, 1)"
+    assert words[-12:] == [str(10 * i + j) for i in (1, 2, 3) for j in (1, 2, 3, 4)]
+
+
+@pytest.mark.parametrize("sizes", [(3, 1, 1, 4), (3, 2, 2, 1), (2, 3, 2, 3), (1, 1, 4, 4), (4, 1, 3, 4)])
+def test_a_sum_is_refused_where_torch_refuses_it(sizes):
+    left, right = torch.zeros(sizes[:2]), torch.zeros(sizes[2:])
+    title = notebook_00.draw_broadcast(*sizes).axes[0].get_title("left")
+    try:
+        assert f"make {tuple((left + right).shape)}" in title
+    except RuntimeError:
+        assert "do not fit" in title
+    assert ("copies" in title) == ("make" in title and left.shape != right.shape)
+
+
+def test_an_index_and_a_product_are_drawn_in_orange():
+    _, colours = words_and_colours(EXAMPLES["plot_picks"]())
+    orange = to_hex(style.tint(style.ORANGE, notebook_00.STRONG))
+    assert [colour == orange for colour in colours] == [False] * 4 + [True] * 4 + [False] * 4
+    fig = EXAMPLES["plot_product"]()  # (3, 4) @ (4, 3)
+    _, colours = words_and_colours(fig)
+    places = [k for k, colour in enumerate(colours) if colour == orange]
+    assert places == [4, 5, 6, 7, 12, 15, 18, 21, 24 + 3]
+    assert fig.axes[0].get_title("left") == "Entry [1, 0]: 4 · 0 + 5 · 1 + 6 · 2 + 7 · 3 = 38"
+
+
+def test_a_permutation_keeps_the_colours_of_rows_together():
+    _, colours = words_and_colours(EXAMPLES["plot_tables"]())
+    assert colours[:4] == colours[:1] * 4 and colours[0] != colours[4]
+    assert colours[12:] == [colours[0], colours[4], colours[8]] * 4
+
+
+def test_a_graph_has_a_box_for_every_number_and_an_arrow_for_every_slope():
+    fig = EXAMPLES["plot_graph"]()
+    words, _ = words_and_colours(fig)
+    left = {patch.get_gid(): patch.get_x() for patch in fig.axes[0].patches if patch.get_gid()}
+    assert left["x"] == left["y"] < left["error"] < left["loss"], "parts stand to the left"
+    assert sorted(word for word in words if word[0] == "×") == ["×1", "×2", "×2", "×−1"]
+    assert {"x", "y", "error", "loss", "3   grad 4", "1   grad −4"} <= set(words)
+
+
+def test_a_walk_is_drawn_where_it_went_with_its_last_loss():
+    points = torch.tensor([[8.0, 2.0], [4.0, 1.0], [2.0, -0.5]])
+    ax = notebook_00.plot_descent({"walk": points}, (1, 10), "title").axes[0]
+    np.testing.assert_allclose(np.column_stack(ax.lines[0].get_data()), points)
+    assert ax.get_title("left") == "walk: last loss 3.2"
 
 
 def test_the_ladder_shows_every_rung_from_top_to_bottom():

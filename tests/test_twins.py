@@ -269,6 +269,43 @@ def test_namesakes_are_still_there():
         assert name in definitions_of(PATHS[number]) and helper_of(name), "remove it from NAMESAKES"
 
 
+# ---------------------------------------------------------------- page 00, whose names are its own
+
+
+def formula(a, b, c):
+    """Of numbers or tensors: every operation of the engine, and parts that are used early and late."""
+    early = a * b
+    late = (early * early + c.exp()).log() - early * (b - a)
+    return late * early + late - c
+
+
+def test_the_engine_of_page_00_is_autograd(tmp_path):
+    value = load_definition(PATHS["00"], "Value", tmp_path)
+    for numbers in torch.randn(5, 3, dtype=torch.float64).tolist():
+        ours = [value(number) for number in numbers]
+        theirs = [torch.tensor(number, dtype=torch.float64, requires_grad=True) for number in numbers]
+        for times in (1, 2):  # the second time the gradients add up
+            result, expected = formula(*ours), formula(*theirs)
+            assert result.number == pytest.approx(expected.item())
+            result.backward()
+            expected.backward()
+            assert [v.grad for v in ours] == pytest.approx([t.grad.item() for t in theirs]), times
+
+
+@pytest.mark.parametrize("clear", [True, False])
+def test_the_walk_of_page_00_is_plain_gradient_descent(tmp_path, clear):
+    descend = load_definition(PATHS["00"], "descend", tmp_path)
+    steepness = descend.__globals__["STEEPNESS"] = torch.tensor([1.0, 10.0])
+    w = nn.Parameter(torch.tensor([4.0, 2.0]))
+    optimizer = torch.optim.SGD([w], lr=0.03)
+    for point in descend(0.03, 20, clear):
+        assert_close(point, w.detach())
+        if clear:
+            optimizer.zero_grad()
+        (0.5 * steepness * w**2).sum().backward()
+        optimizer.step()
+
+
 # ---------------------------------------------------------------- page 06, which has names of its own
 
 

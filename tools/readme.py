@@ -24,6 +24,7 @@ from helpers.program.records import load_bench, load_records, record_of_system  
 
 PAGES = ROOT / "README.md", ROOT / "docs" / "measurements.md"
 NOTEBOOKS = {
+    "00_tensors_and_gradients": ("an optional warm-up: shapes, and gradients by your own engine", ""),
     "01_data_and_tokenization": ("a tokenizer, a split, batches", "unigram"),
     "02_bigram": ("the smallest language model, and the training loop", "bigram"),
     "03_attention_math": ("attention from an average: mask, softmax, query, key, value", "one head"),

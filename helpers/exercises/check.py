@@ -1,6 +1,6 @@
 """check(function): is a learner's function right, and if not, what is likely to be wrong?
 
-The exercises stand in notebook_01.py to notebook_07.py, each with its slow code, which gives the right
+The exercises stand in notebook_00.py to notebook_07.py, each with its slow code, which gives the right
 answers, its random cases and its typical mistakes. The verdict is printed and never raised, so that an
 unsolved exercise stops no notebook.
 """
@@ -17,6 +17,7 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from helpers.exercises import (
+    notebook_00,
     notebook_01,
     notebook_02,
     notebook_03,
@@ -27,7 +28,8 @@ from helpers.exercises import (
 )
 
 NOTEBOOKS = (
-    notebook_01, notebook_02, notebook_03, notebook_04, notebook_05, notebook_06, notebook_07,
+    notebook_00, notebook_01, notebook_02, notebook_03,
+    notebook_04, notebook_05, notebook_06, notebook_07,
 )  # fmt: skip
 EXERCISES = {name: exercise for notebook in NOTEBOOKS for name, exercise in notebook.EXERCISES.items()}
 CASES = 20
