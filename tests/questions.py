@@ -4,6 +4,28 @@ test_notebooks.py looks for the answer in the next outputs, titles and paragraph
 """
 
 ANSWERS = {
+    "02_bigram": {
+        "which letters follow an a, and how often?": "after a: {'b': 2, 'c': 1, 'd': 1}",
+        "what does one cost that always comes?": "The b surprises least, with 0.69 nats; what always comes",
+        "of the first five letters?": "and ln 8 = 2.079",
+        "which rows will be nearly empty?": "Two kinds of rows are nearly empty",
+        "and what cannot?": "Real words are accidents",
+        "Where is the table surprised more than that?": "At rare pairs",
+        "and after which is it most open?": "Surest after q, most open after a space",
+        "What is the loss?": "are new: the loss is inf nats",
+        "Which probabilities come of them?": "[0.665, 0.245, 0.09]",
+        "And if they start larger, and just as random?": "Near zero it guesses blindly",
+        "and which will shrink most?": "Only the one that came grows",
+        "and where must it end?": "It starts at a blind guess and ends around the optimum",
+        "comes closest to the optimum?": "0.1 does",
+        "what are they?": "gradient: no entry above",
+        "and will it ever arrive?": "within a thousandth of a nat and never arrives",
+        "and what at 100?": "temperature 100  [0.337, 0.333, 0.33]",
+        "and which unreadable?": "At 0.3 it repeats its favourites, at 2 it forgets",
+        "does the order of the bars ever change?": "Never: dividing",
+        "above or below the optimum?": "Far below",
+        "is one character of context worth, in nats?": "One character of context is worth",
+    },
     "06_full_training": {
         "You met the number in notebook 01.": "loss at the first step",
         "and how will the other two fail?": "is on its way, slowly",

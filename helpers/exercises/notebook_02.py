@@ -136,7 +136,7 @@ EXERCISES["sample_ids"] = Exercise(
 
 
 def trigram_probabilities(ids, vocab_size, alpha):
-    """ids (n,) int64, alpha > 0 -> P (V, V, V) float32: P[i, j, k] is the chance of k after i, j."""
+    """ids (n,) int64, alpha > 0 -> P (V, V, V) float32: P[i, j, k] is the probability of k after i, j."""
     P = torch.full((vocab_size, vocab_size, vocab_size), float(alpha))
     for i, j, k in zip(ids[:-2], ids[1:-1], ids[2:]):
         P[i, j, k] += 1
