@@ -4,6 +4,22 @@ test_notebooks.py looks for the answer in the next outputs, titles and paragraph
 """
 
 ANSWERS = {
+    "01_data_and_tokenization": {
+        "and how many different ones are there?": "65 different characters",
+        "gets the smallest id, and why?": "The line break, because",
+        "never occur before it?": "different words in the last tenth are new there",
+        "neighbouring characters hold?": "Eight: each character but the first",
+        "overlap a training window?": "All of them do, many times over",
+        "before and after shuffling?": "shuffled windows:  99.9% right",
+        "with $T = 8$?": "y (4, 8): 32 questions",
+        "leave to learn from?": "Pairs: each character is guessed from the one before",
+        "if each had the chance 1/10?": "Zero, which is wrong",
+        "if $-\\ln \\frac12$ is 0.693?": "their sum 4.159, surprise at the word 4.159",
+        "more than the uniform model?": "Spaces and common letters surprise it least. And yes",
+        "or on the validation text?": "On the training text, but not by much",
+        "Which of the six will be equal?": "Equal letters get equal vectors",
+        "What shape will the result have?": "vectors (4, 8, 16)",
+    },
     "02_bigram": {
         "which letters follow an a, and how often?": "after a: {'b': 2, 'c': 1, 'd': 1}",
         "what does one cost that always comes?": "The b surprises least, with 0.69 nats; what always comes",

@@ -34,7 +34,6 @@ CHROMIUM = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", 
 # What the panels need of the cells before them, without their minutes of training.
 STAND_INS = {
     "01": """
-        bpe = BytePairTokenizer.train(corpus.text[:20_000], 320)
         tokenizer = helpers.tokenizer.CharTokenizer.from_text(corpus.text)
         train_ids = tokenizer.encode(corpus.text)""",
     "02": """

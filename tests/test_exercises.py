@@ -11,7 +11,7 @@ import torch
 from notebook_files import NOTEBOOKS, cells_of, statements_of
 from torch.nn import functional as F
 
-from helpers.exercises.check import CASES, EXERCISES, case, check, judge
+from helpers.exercises.check import CASES, EXERCISES, Operations, case, check, judge
 from helpers.exercises.notebook_01 import most_frequent_pair
 from helpers.exercises.notebook_02 import trigram_probabilities
 from helpers.exercises.notebook_03 import causal_mean
@@ -19,6 +19,7 @@ from helpers.exercises.notebook_06 import nucleus
 
 every_exercise = pytest.mark.parametrize("name", EXERCISES)
 # Answers that are a number, two numbers, whole numbers, a tensor with a future, a tuple of tensors.
+PASTED = "Right, but this is the slow code itself: find a way that needs no loop."
 ONE_OF_EACH_KIND = ["cross_entropy", "most_frequent_pair", "sample_ids", "causal_mean", "cached_head"]
 
 
@@ -84,9 +85,10 @@ def test_an_exercise_in_a_notebook(path, i, name, tmp_path):
     assert "\n".join([*head, *docstring, "    ..."]) in stub, "the stub has its parameters and docstring"
     assert re.findall(r"<summary>(.+?)</summary>", below) == ["Hint 1", "Hint 2", "Solution"]
 
-    for text in (words, below):  # the slow code and the folded solution, with what the notebook imports
+    # The slow code and the folded solution, with what the notebook imports.
+    for text, verdict in ((words, PASTED), (below, f"Solved: {name} agrees")):
         shown = re.search(r"```python\n(.+?)\n```", text, re.DOTALL)[1]
-        assert judge(function_from(shown, path, tmp_path)).startswith("Solved:")
+        assert judge(function_from(shown, path, tmp_path)).startswith(verdict)
     unsolved = stub.split("\n\n\n")[-2]
     assert judge(function_from(unsolved, path, tmp_path)).startswith(f"Not solved yet: {name}")
 
@@ -95,8 +97,41 @@ def test_an_exercise_in_a_notebook(path, i, name, tmp_path):
 
 
 @every_exercise
-def test_the_slow_code_solves_its_exercise(name):
-    assert judge(EXERCISES[name].slow) == f"Solved: {name} agrees with the slow code on all {CASES} cases."
+def test_the_slow_code_is_right_and_does_not_pass_for_a_solution(name):
+    slow = EXERCISES[name].slow
+    assert judge(slow) == PASTED
+    if not EXERCISES[name].no_loop:  # what has a loop of its own is right
+        assert verdict(name, lambda *args: slow(*args)).startswith(f"Solved: {name} agrees with")
+
+
+@pytest.mark.parametrize("name", [name for name, exercise in EXERCISES.items() if exercise.no_loop])
+def test_a_loop_is_noticed_by_its_operations(name):
+    said = verdict(name, lambda *args: EXERCISES[name].slow(*args))
+    many, few = map(int, re.findall(r"\d+", said))
+    assert said.startswith("Right, but with a loop: on twice as much data") and many > few > 0
+
+
+def test_operations_are_counted_and_a_constant_number_of_them_is_no_loop():
+    with Operations() as made:
+        (torch.ones(5) + 1).cumsum(0)
+    assert made.count == 3
+
+    def look_up(codes, vocabulary):
+        for _ in range(5):
+            codes = codes + 0
+        return torch.searchsorted(vocabulary, codes)
+
+    assert judge(look_up).startswith("Solved")
+
+
+def test_what_fails_on_larger_tensors_is_not_solved():
+    def windows(ids, block_size, stride):
+        assert len(ids) < 38
+        return ids.unfold(0, block_size + 1, stride)
+
+    sizes = [len(case("windows", seed)[0]) for seed in range(CASES)]
+    assert max(sizes) < 38, "the cases are smaller"
+    assert judge(windows).startswith("Not right yet: it fails on larger tensors. It raised AssertionError")
 
 
 @every_exercise
@@ -130,6 +165,14 @@ def test_check_leaves_the_random_state_alone():
 
 
 # ---------------------------------------------------------------- wrong answers, as a learner writes them
+
+
+def surprise_of_guess(chance, right, wrong, others):
+    return (right * -math.log(chance) + wrong * -math.log((1 - chance) / others)) / (right + wrong)
+
+
+def sure(right, wrong, V):
+    return surprise_of_guess(right / (right + wrong), right, wrong, V - 1)
 
 
 def neighbours(ids):
@@ -266,13 +309,15 @@ LEAK, NAN, SCALE = "The future leaks in", "NaN or infinity", "The scale is missi
 
 # For each exercise: what the verdict must say, and a function that is wrong in this way.
 WRONG = {
-    "bits_per_character": [
-        ("nats", lambda loss, n, m: loss * n / m),
-        ("do not multiply", lambda loss, n, m: loss * n / m * math.log(2)),
-        ("per token, not per character", lambda loss, n, m: loss / math.log(2)),
-        ("swapped", lambda loss, n, m: loss * m / n / math.log(2)),
-        ("too large", lambda loss, n, m: loss * n / m / math.log(2) + 1),
-        ("It should return a number, not a str", lambda loss, n, m: str(loss)),
+    "how_sure": [
+        ("what the wrong places cost", lambda r, w, V: (0.999, surprise_of_guess(0.999, r, w, V - 1))),
+        ("the share of the wrong places", lambda r, w, V: (w / (r + w), sure(r, w, V))),
+        ("of a model that knows nothing", lambda r, w, V: (r / (r + w), math.log(V))),
+        ("The V - 1 other characters share", lambda r, w, V: (r / (r + w), sure(r, w, 2))),
+        ("only V - 1 other", lambda r, w, V: (r / (r + w), sure(r, w, V + 1))),
+        ("mean surprise, not the sum", lambda r, w, V: (r / (r + w), (r + w) * sure(r, w, V))),
+        ("one bit is ln 2 nats", lambda r, w, V: (r / (r + w), sure(r, w, V) / math.log(2))),
+        ("a tuple of 2, not a number", lambda r, w, V: r / (r + w)),
     ],
     "look_up": [
         ("vocabulary of this text alone", lambda c, v: torch.unique(c, return_inverse=True)[1]),

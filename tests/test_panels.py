@@ -5,6 +5,7 @@ import html
 import inspect
 import struct
 import time
+import warnings
 from itertools import pairwise
 
 import matplotlib.pyplot as plt
@@ -14,6 +15,7 @@ import torch
 from conftest import randomise
 from matplotlib.colors import to_hex
 from matplotlib.figure import Figure
+from matplotlib.font_manager import fontManager
 from torch.nn import functional as F
 
 from helpers.data import Corpus
@@ -203,9 +205,7 @@ EXAMPLES = {
     "plot_evals": lambda: notebook_06.plot_evals(EVALS, "title", best_step=50),
     "plot_ladder": lambda: shared.plot_ladder({"uniform": 4.17, "bigram": 2.4}, "title", "bigram"),
     "plot_examples": lambda: notebook_01.plot_examples("abcd", "bcde", "title"),
-    "plot_pieces": lambda: notebook_01.plot_pieces(
-        {"words": ["ab", " c"], "characters": list("ab c")}, "title"
-    ),
+    "plot_characters": lambda: notebook_01.plot_characters(["a", " "], [1, 2], "title", "count", [0]),
     "plot_leak": lambda: notebook_01.plot_leak("abcdefghijkl", 5, 3, [True, False] * 5, "title"),
     "plot_against_head_size": lambda: notebook_03.plot_against_head_size(
         [4, 16],
@@ -225,7 +225,9 @@ EXAMPLES = {
     "plot_strongest_heads": lambda: notebook_06.plot_strongest_heads(
         torch.rand(2, 3, 5, 5), {"the line break": (1, 2, 0.5)}, "ab\ncd"
     ),
-    "draw_batch": lambda: notebook_01.draw_batch(torch.arange(50) % 9, TOKENIZER, 8, 3),
+    "draw_batch": lambda: notebook_01.draw_batch(torch.eye(3).long(), torch.eye(3).long(), TOKENIZER),
+    "draw_random_batch": lambda: notebook_01.draw_random_batch(torch.arange(50) % 9, TOKENIZER, 8, 3),
+    "draw_look_up": lambda: notebook_01.draw_look_up(torch.eye(3)[[1, 0, 2]], torch.ones(3, 2), "bac", "abc"),
     "draw_fresh_head": lambda: notebook_03.draw_fresh_head("abcd", 2.0, 16, False, "nothing"),
     "draw_counts": lambda: notebook_05.draw_counts(6, 6, 384, 256),
     "draw_progress": lambda: notebook_06.draw_progress(History(50, 1.0, [2.5] * 50, EVALS), TrainConfig()),
@@ -426,6 +428,35 @@ def test_a_window_that_is_not_in_the_text_is_not_drawn():
 def test_settings_that_cannot_be_drawn_from_are_a_sentence(settings):
     with pytest.raises(ValueError, match=next(iter(settings))):
         notebook_06.draw_sampling(a_model(), TOKENIZER, "abc", **settings, length=0)
+
+
+def test_a_letter_without_a_font_is_written_as_its_number(monkeypatch):
+    assert not notebook_01.has_font("\ufffe"), "no character, so no font has it"
+    assert [notebook_01.written(c) for c in "a\n\ufffe"] == ["a", "↵", "U+FFFE"]
+    monkeypatch.setattr(notebook_01, "has_font", lambda c: c < "一")
+    ax = notebook_01.plot_characters("a一", [2, 1], "title", "count", [0]).axes[0]
+    assert [label.get_text() for label in ax.get_xticklabels()] == ["a", "U+4E00"]
+    assert [to_hex(bar.get_facecolor()).upper() for bar in ax.patches] == [style.ORANGE, style.BLUE]
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")  # of a letter that is missing from a font
+        figures = [
+            notebook_01.plot_examples("a一", "一b", "title"),
+            notebook_01.draw_random_batch(torch.arange(50) % 2, CharTokenizer("a一"), 8, 3),
+            notebook_01.draw_batch(torch.eye(2).long(), torch.eye(2).long(), CharTokenizer("a一")),
+        ]
+        for fig in figures:
+            style.to_png(fig)
+    assert "4E\n00" in [t.get_text() for t in figures[0].axes[0].texts]
+
+
+def test_another_installed_font_helps_out(monkeypatch):
+    font = next(font for font in fontManager.ttflist if font.name == "STIXGeneral")
+    monkeypatch.setattr(notebook_01, "code_points", lambda path: {0x4E00} if path == font.fname else set())
+    notebook_01.has_font.cache_clear()
+    with plt.rc_context():
+        assert notebook_01.written("一") == "一" and plt.rcParams["font.family"][-1] == "STIXGeneral"
+        assert notebook_01.written("二") == "U+4E8C"
+    notebook_01.has_font.cache_clear()
 
 
 def test_white_space_can_be_seen():

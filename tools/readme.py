@@ -143,7 +143,7 @@ def mutants_line():
 
 
 def results(ladder):
-    """Three lines of what was measured; a line without a record is left out."""
+    """A few lines of what was measured; a line without a record is left out."""
     lines = [
         f"- **What each idea is worth** on the bundled plays: from {ladder['uniform']:.2f} nats per "
         f"character, which is knowing nothing, through {ladder['bigram']:.2f} with a table of pairs and "
@@ -156,6 +156,13 @@ def results(ladder):
                 f"- **The full run** ({run['hardware']}): a model of {run['parameters']:,} parameters, "
                 f"trained in {run['train_seconds']:.0f} seconds, evaluation not counted, reaches "
                 f"{run['best_val']:.2f} nats, which is {run['bits_per_character']:.2f} bits per character."
+            )
+    for run in load_records("tinyshakespeare"):
+        if run["preset"] == "course-long":
+            claimed = PRESETS["nanogpt-char"].claimed_val
+            lines.append(
+                f"- **Tiny Shakespeare without a GPU** (the same kind of machine): {run['best_val']:.3f} nats "
+                f"after {run['train_seconds'] / 60:.0f} minutes; nanoGPT's recipe for a GPU claims {claimed}."
             )
     rows = (load_bench() or {"rows": []})["rows"]
     # A goal that was not reached has no ratio.

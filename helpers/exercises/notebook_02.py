@@ -80,6 +80,7 @@ def _draw_cross_entropy(g, B, T, C):
 EXERCISES["cross_entropy"] = Exercise(
     slow=cross_entropy,
     draw=_draw_cross_entropy,
+    no_loop="TC",
     mistakes={
         "This is the sum; take the mean.": lambda z, y: F.cross_entropy(z, y, reduction="sum"),
         "Divide by how many targets count, not by all.": (
@@ -117,6 +118,7 @@ def _draw_sample_ids(g, B, T, C):
 EXERCISES["sample_ids"] = Exercise(
     slow=sample_ids,
     draw=_draw_sample_ids,
+    no_loop="BC",
     mistakes={
         "A row may sum to a little less than 1; where u lies above its sum this gives V, which is no id.": (
             lambda p, u: (p.cumsum(-1) <= u[:, None]).sum(-1)
@@ -155,6 +157,7 @@ def _triples(ids, V, alpha=0):
 EXERCISES["trigram_probabilities"] = Exercise(
     slow=trigram_probabilities,
     draw=lambda g, B, T, C: (integers(g, 0, C - 1, 9 * T), C, integer(g, 1, 4) / 2),
+    no_loop="TC",
     mistakes={
         "The whole table sums to 1; each row P[i, j] should.": (
             lambda *args: _triples(*args) / _triples(*args).sum()
