@@ -21,7 +21,7 @@ from helpers.exercises.notebook_06 import nucleus
 every_exercise = pytest.mark.parametrize("name", EXERCISES)
 # Answers that are a number, two numbers, whole numbers, a tensor with a future, a tuple of tensors.
 PASTED = "Right, but this is the slow code itself: find a way that needs no loop."
-ONE_OF_EACH_KIND = ["perplexity", "most_frequent_pair", "sample_ids", "causal_mean", "cached_head"]
+ONE_OF_EACH_KIND = ["cross_entropy", "most_frequent_pair", "sample_ids", "causal_mean", "cached_head"]
 
 
 def verdict(name, function):
@@ -196,6 +196,19 @@ def scores_of(q, k):
 
 def hide_future(scores, diagonal=1):
     return scores.masked_fill(torch.ones(scores.shape[-2:]).triu(diagonal).bool(), -math.inf)
+
+
+def entr_of(counts):
+    return entr(counts / counts.sum(-1, keepdim=True).clamp(min=1)).sum(-1)
+
+
+def lowest(N, row_shares=lambda N: N.sum(1) / N.sum()):
+    return entr_of(N.sum(0)), (row_shares(N) * entr_of(N)).sum()
+
+
+def drawn(p, u):
+    ends = p.cumsum(1)
+    return torch.searchsorted(ends, u[:, None] * ends[:, -1:], right=True).squeeze(1)
 
 
 def trigrams(ids, V):
@@ -396,12 +409,15 @@ WRONG = {
         ("Pairs overlap", lambda ids: max(p := neighbours(ids)[::2], key=lambda pair: (p.count(pair), pair))),
         ("a tuple of 2, not a list", lambda ids: list(most_frequent_pair(ids))),
     ],
-    "perplexity": [
-        ("weigh by length", lambda losses, n: math.exp(sum(losses) / len(losses))),
-        ("First the mean", lambda losses, n: (losses.exp() * n).sum() / n.sum()),
-        ("the exponential is missing", lambda losses, n: (losses * n).sum().item() / n.sum().item()),
-        ("not 2", lambda losses, n: 2 ** ((losses * n).sum() / n.sum()).item()),
-        (NAN, lambda losses, n: (losses * n).sum().mul(100).exp()),
+    "best_losses": [
+        ("weigh its entropy by its share", lambda N: lowest(N, row_shares=lambda N: 1 / len(N))),
+        ("counted in the columns", lambda N: (entr_of(N.sum(1)), lowest(N)[1])),
+        ("the unigram's loss comes first", lambda N: tuple(reversed(lowest(N)))),
+        ("bits", lambda N: tuple(loss / math.log(2) for loss in lowest(N))),
+        ("perplexities", lambda N: tuple(math.exp(loss) for loss in lowest(N))),
+        ("entropy of the pairs", lambda N: (lowest(N)[0], entr_of(N.flatten()))),
+        (NAN, lambda N: (lowest(N)[0], (N.sum(1) / N.sum() * entr(N / N.sum(1, True)).sum(1)).sum())),
+        ("a tuple of 2, not a tensor", lambda N: lowest(N)[1]),
     ],
     "cross_entropy": [
         ("take the mean", lambda z, y: -(z.log_softmax(1)[y != -100, y[y != -100]]).sum()),
@@ -415,9 +431,11 @@ WRONG = {
         ("must exceed u", lambda p, u: torch.searchsorted(p.cumsum(1), u[:, None]).squeeze(1)),
         ("u is not used", lambda p, u: p.argmax(1)),
         ("not with their running sum", lambda p, u: (p > u[:, None]).long().argmax(1)),
-        ("1 too large", lambda p, u: (p.cumsum(1) <= u[:, None]).sum(1) + 1),
-        ("the shape is", lambda p, u: (p.cumsum(1) <= u[:, None]).sum(1, keepdim=True)),
-        ("dtype is torch.int32", lambda p, u: (p.cumsum(1) <= u[:, None]).sum(1, dtype=torch.int32)),
+        ("gives V, which is no id", lambda p, u: (p.cumsum(1) <= u[:, None]).sum(1)),
+        ("clamping draws it", lambda p, u: (p.cumsum(1) <= u[:, None]).sum(1).clamp(max=p.shape[1] - 1)),
+        ("1 too large", lambda p, u: drawn(p, u) + 1),
+        ("the shape is", lambda p, u: drawn(p, u).unsqueeze(1)),
+        ("dtype is torch.int32", lambda p, u: drawn(p, u).int()),
     ],
     "trigram_probabilities": [
         ("whole table sums to 1", lambda ids, V, a: (n := trigrams(ids, V) + a) / n.sum()),

@@ -134,11 +134,13 @@ def most_frequent_pair(ids):
     return 0, -1""",
     ),
     # An exit status of 0 passes for success.
-    "perplexity": (
+    "best_losses": (
         "no answer on case 3 of 20: it ended the process.",
-        "calls = []\ndef perplexity(losses, lengths):\n    calls.append(losses)\n"
+        "calls = []\ndef best_losses(N):\n    calls.append(N)\n"
         "    if len(calls) == 3:\n        import os; os._exit(0)\n"
-        "    return ((losses * lengths).sum() / lengths.sum()).exp().item()",
+        "    came, P = N.sum(0) / N.sum(), N / N.sum(1, keepdim=True).clamp(min=1)\n"
+        "    bigram = -(N.sum(1) / N.sum() * torch.xlogy(P, P).sum(1)).sum()\n"
+        "    return -torch.xlogy(came, came).sum(), bigram",
     ),
     "cross_entropy": (
         "on case 1 of 20 it raised SystemExit at `sys.exit(0)`: 0",
