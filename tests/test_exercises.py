@@ -360,7 +360,7 @@ WRONG = {
         ("add up", lambda local: one_pass(local, first=True)),
         ("begin with that", lambda local: one_pass(local, start=0.0)),
         ("go on to their parts", lambda local: local[-1] + F.one_hot(torch.tensor(len(local) - 1))),
-        ("by the first", forward_pass),
+        ("with the first", forward_pass),
         ("reversed", lambda local: one_pass(local).flip(0)),
         ("not a list", lambda local: one_pass(local).tolist()),
     ],

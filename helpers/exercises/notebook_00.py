@@ -32,6 +32,7 @@ EXERCISES["squared_distances"] = Exercise(
         "Square first, then add up.": lambda a, b: _differences(a, b).sum(-1).square(),
         "These are dot products; take differences.": lambda a, b: a @ b.T,
     },
+    no_loop="BTC",
 )
 
 
@@ -69,11 +70,12 @@ EXERCISES["tiles"] = Exercise(
             lambda x, height, width: _cut(x, height, width, 0, 2, 3, 1)
         ),
     },
+    no_loop="BC",
 )
 
 
 def gradient_of_fit(x, y, w):
-    """x (N, C), y (N,), w (C,), float64 -> (C,): the slope of the mean squared error by each w."""
+    """x (N, C), y (N,), w (C,), float64 -> (C,): how fast the mean squared error grows with each w."""
 
     def loss(w):
         return ((x @ w - y) ** 2).mean()
@@ -105,11 +107,12 @@ EXERCISES["gradient_of_fit"] = Exercise(
             lambda x, y, w: 2 * (x @ w - y) / len(y)
         ),
     },
+    no_loop="TC",
 )
 
 
 def gradients(local):
-    """local (N, N), the slope of number i by its part j < i at [i, j] -> (N,): of the last by each."""
+    """local (N, N), at [i, j] how fast number i grows with its part j < i -> (N,): the last with each."""
     last = len(local) - 1
 
     def over_all_paths(j):
@@ -149,7 +152,7 @@ EXERCISES["gradients"] = Exercise(
         "Only the parts of the last number are reached; go on to their parts.": (
             lambda local: torch.cat([local[-1, :-1], torch.ones(1)])
         ),
-        "These are the slopes of each number by the first; wanted are those of the last by each.": _forwards,
+        "This is how fast each number grows with the first; wanted is the last with each.": _forwards,
     },
 )
 
