@@ -4,6 +4,29 @@ test_notebooks.py looks for the answer in the next outputs, titles and paragraph
 """
 
 ANSWERS = {
+    "03_attention_math": {
+        "and what is the last row?": "Row 0, which has only itself; and the mean of all four",
+        "which four weights make row 2?": "A third for each position up to 2",
+        "what does softmax make of three equal scores?": "$e^{-\\infty} = 0$, and equal scores get equal weights",
+        "Which scores are not zero?": "Those of the two vowels",
+        "get more than nine tenths?": "Yes, 0.47 each",
+        "put its weight of 1?": "On itself: there is nobody else",
+        "at $D = 64$?": "It is 8.02",
+        "what share gets there without scaling?": "About half",
+        "which slider undoes a large head size?": "The temperature (notebook 02)",
+        "which of the 12 move when we touch position 7?": "Position 7 and all after it",
+        "does it pass?": "It passes, and leaks.",
+        "what happens to the outputs?": "They are shuffled in the same way",
+        "Think of the last position, which sees all.": "last output, before and after: equal up to rounding",
+        "which of the two comparisons now fails?": "Both.",
+        "Are they the same?": "loss with our classes and theirs: equal up to rounding",
+        "can the second model do better than an even guess?": "A little better",
+        "by how many nats does that help?": "By 0.14 nats.",
+        "which cell of a row will be brightest?": "The current one",
+        "Which model will write better?": "The one with the mask writes better",
+        "Does the validation text catch it?": "No: there, too",
+        "position by position?": "One position pays for all",
+    },
     "06_full_training": {
         "You met the number in notebook 01.": "loss at the first step",
         "and how will the other two fail?": "is on its way, slowly",
