@@ -7,7 +7,7 @@ ANSWERS = {
     "03_attention_math": {
         "and what is the last row?": "Row 0, which has only itself; and the mean of all four",
         "which four weights make row 2?": "A third for each position up to 2",
-        "what does softmax make of three equal scores?": "$e^{-\\infty} = 0$, and equal scores get equal weights",
+        "what does softmax make of three equal scores?": "and equal scores get equal weights",
         "Which scores are not zero?": "Those of the two vowels",
         "get more than nine tenths?": "Yes, 0.47 each",
         "put its weight of 1?": "On itself: there is nobody else",

@@ -353,7 +353,7 @@ WRONG = {
         ("not by sqrt(D)", lambda q, k, v: hide_future(q @ k.transpose(1, 2) / q.shape[-1]).softmax(-1) @ v),
         (LEAK, lambda q, k, v: scores_of(q, k).softmax(-1) @ v),
         (LEAK, lambda q, k, v: hide_future(scores_of(q, k), 2).softmax(-1) @ v),
-        ("set them to -inf", lambda q, k, v: (scores_of(q, k) * torch.ones_like(k @ k.mT).tril()).softmax(-1) @ v),
+        ("set them to -inf", lambda q, k, v: scores_of(q, k).tril().softmax(-1) @ v),
         ("sqrt(T)", lambda q, k, v: hide_future(q @ k.mT / q.shape[1] ** 0.5).softmax(-1) @ v),
         (NAN, lambda q, k, v: hide_future(scores_of(q, k), 0).softmax(-1) @ v),
         ("no longer sum to 1", lambda q, k, v: scores_of(q, k).softmax(-1).tril() @ v),
