@@ -20,7 +20,7 @@ ANSWERS = {
         "Think of the last position, which sees all.": "last output, before and after: equal up to rounding",
         "which of the two comparisons now fails?": "Both.",
         "Are they the same?": "loss with our classes and theirs: equal up to rounding",
-        "can the second model do better than an even guess?": "Yes: the answer is among the letters seen so far",
+        "can the second model do better than an even guess?": "Yes: the answer is among the letters",
         "by how many nats does that help?": "By 0.14 nats.",
         "which cell of a row will be brightest?": "The current one",
         "Which model will write better?": "The one with the mask writes better",
