@@ -222,7 +222,7 @@ EXAMPLES = {
     "plot_attention": lambda: notebook_03.plot_attention(maps()[0][0, 0], "abcde", "title"),
     "plot_attention_grid": lambda: shared.plot_attention_grid(maps(), "abcde", "title"),
     "plot_attention_row": lambda: notebook_03.plot_attention_row(
-        maps()[0][0], "abcde", ["one", "two"], "title"
+        [maps()[0][0, 0], maps(T=3)[0][0, 0]], ["abcde", "abc"], ["one", "two"], "title"
     ),
     "plot_losses": lambda: shared.plot_losses({"run": [3.0, 2.0, 1.0]}, "title", reference={"ln V": 4.17}),
     "plot_evals": lambda: notebook_06.plot_evals(EVALS, "title", best_step=50),
