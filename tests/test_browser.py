@@ -44,6 +44,8 @@ STAND_INS = {
         torch.nn.init.normal_(model.next_token_logits.weight)
         N = torch.bincount(V * train_ids[:-1] + train_ids[1:], minlength=V * V).view(V, V)""",
     "03": """
+        from functools import partial
+        from helpers.pictures.notebook_03 import DIVISORS, draw_fresh_head
         line = "".join(tokenizer.chars)[:24]
         draw = partial(draw_fresh_head, line)""",
     "04": """

@@ -15,7 +15,7 @@ from helpers.exercises.check import CASES, EXERCISES, Operations, case, check, j
 from helpers.exercises.notebook_00 import tiles
 from helpers.exercises.notebook_01 import most_frequent_pair
 from helpers.exercises.notebook_02 import trigram_probabilities
-from helpers.exercises.notebook_03 import causal_mean
+from helpers.exercises.notebook_03 import causal_mean, look_back
 from helpers.exercises.notebook_06 import nucleus
 
 every_exercise = pytest.mark.parametrize("name", EXERCISES)
@@ -213,6 +213,10 @@ def drawn(p, u):
 
 def trigrams(ids, V):
     return torch.bincount((ids[:-2] * V + ids[1:-1]) * V + ids[2:], minlength=V**3).view(V, V, V)
+
+
+def turn(angle):
+    return torch.tensor([[math.cos(angle), -math.sin(angle)], [math.sin(angle), math.cos(angle)]])
 
 
 def band(scores, first, last):
@@ -474,11 +478,20 @@ WRONG = {
         ("not by sqrt(D)", lambda q, k, v: hide_future(q @ k.transpose(1, 2) / q.shape[-1]).softmax(-1) @ v),
         (LEAK, lambda q, k, v: scores_of(q, k).softmax(-1) @ v),
         (LEAK, lambda q, k, v: hide_future(scores_of(q, k), 2).softmax(-1) @ v),
-        (LEAK, lambda q, k, v: (scores_of(q, k) * torch.ones(q.shape[1], q.shape[1]).tril()).softmax(-1) @ v),
+        ("set them to -inf", lambda q, k, v: scores_of(q, k).tril().softmax(-1) @ v),
+        ("sqrt(T)", lambda q, k, v: hide_future(q @ k.mT / q.shape[1] ** 0.5).softmax(-1) @ v),
         (NAN, lambda q, k, v: hide_future(scores_of(q, k), 0).softmax(-1) @ v),
         ("no longer sum to 1", lambda q, k, v: scores_of(q, k).softmax(-1).tril() @ v),
         ("over the queries", lambda q, k, v: hide_future(scores_of(q, k)).softmax(1) @ v),
         ("swapped", lambda q, k, v: hide_future(scores_of(k, q)).softmax(-1) @ v),
+    ],
+    "look_back": [
+        ("the wrong way", lambda angle, back: look_back(angle, back).T),
+        ("back is not used", lambda angle, back: turn(angle)),
+        ("angle is not used", lambda angle, back: turn(back)),
+        ("20 times the right one", lambda angle, back: 20 * turn(back * angle)),
+        ("not a list", lambda angle, back: turn(back * angle).tolist()),
+        ("dtype is torch.float64", lambda angle, back: turn(back * angle).double()),
     ],
     "window_attend": [
         (SCALE, lambda q, k, v, w: band(q @ k.mT, 0, w - 1).softmax(-1) @ v),
@@ -657,6 +670,23 @@ def test_every_named_mistake_is_made_by_some_wrong_answer():
     said = "\n".join(verdict(name, f) for name, answers in WRONG.items() for _, f in answers)
     missing = [s for e in EXERCISES.values() for s in e.mistakes if s not in said]
     assert not missing
+
+
+def test_the_head_of_page_03_has_three_faults(tmp_path):
+    path = next(path for path in NOTEBOOKS if path.stem.startswith("03"))
+    words = next(c["source"] for _, c in cells_of(path, "markdown") if "Three faults" in c["source"])
+    faulty = re.findall(r"```python\n(.+?)\n```", words, re.DOTALL)[1]
+    repairs = [
+        ("T**0.5", "q.shape[-1] ** 0.5"), ("dim=1", "dim=2"),
+        ("scores * past", "scores.masked_fill(past == 0, -float('inf'))"),
+    ]  # fmt: skip
+    for left in (*repairs, None):
+        code = faulty
+        for fault, repair in repairs:
+            assert code.count(fault) == 1
+            code = code if (fault, repair) == left else code.replace(fault, repair)
+        said = judge(function_from(code, path, tmp_path))
+        assert said.startswith("Not right yet" if left else "Solved"), left
 
 
 # ---------------------------------------------------------------- the report

@@ -222,13 +222,13 @@ EXAMPLES = {
     "plot_attention": lambda: notebook_03.plot_attention(maps()[0][0, 0], "abcde", "title"),
     "plot_attention_grid": lambda: shared.plot_attention_grid(maps(), "abcde", "title"),
     "plot_attention_row": lambda: notebook_03.plot_attention_row(
-        maps()[0][0], "abcde", ["one", "two"], "title"
+        [maps()[0][0, 0], maps(T=3)[0][0, 0]], ["abcde", "abc"], ["one", "two"], "title"
     ),
     "plot_losses": lambda: shared.plot_losses({"run": [3.0, 2.0, 1.0]}, "title", reference={"ln V": 4.17}),
     "plot_evals": lambda: notebook_06.plot_evals(EVALS, "title", best_step=50),
     "plot_ladder": lambda: shared.plot_ladder({"uniform": 4.17, "bigram": 2.4}, "title", "bigram"),
     "plot_examples": lambda: notebook_01.plot_examples("abcd", "bcde", "title"),
-    "plot_characters": lambda: notebook_01.plot_characters(["a", " "], [1, 2], "title", "count", [0]),
+    "plot_characters": lambda: shared.plot_characters(["a", " "], [1, 2], "title", "count", [0]),
     "plot_leak": lambda: notebook_01.plot_leak("abcdefghijkl", 5, 3, [True, False] * 5, "title"),
     "plot_against_head_size": lambda: notebook_03.plot_against_head_size(
         [4, 16],
@@ -520,10 +520,10 @@ def test_settings_that_cannot_be_drawn_from_are_a_sentence(settings):
 
 
 def test_a_letter_without_a_font_is_written_as_its_number(monkeypatch):
-    assert not notebook_01.has_font("\ufffe"), "no character, so no font has it"
-    assert [notebook_01.written(c) for c in "a\n\ufffe"] == ["a", "↵", "U+FFFE"]
-    monkeypatch.setattr(notebook_01, "has_font", lambda c: c < "一")
-    ax = notebook_01.plot_characters("a一", [2, 1], "title", "count", [0]).axes[0]
+    assert not style.has_font("\ufffe"), "no character, so no font has it"
+    assert [style.written(c) for c in "a\n\ufffe"] == ["a", "↵", "U+FFFE"]
+    monkeypatch.setattr(style, "has_font", lambda c: c < "一")
+    ax = shared.plot_characters("a一", [2, 1], "title", "count", [0]).axes[0]
     assert [label.get_text() for label in ax.get_xticklabels()] == ["a", "U+4E00"]
     assert [to_hex(bar.get_facecolor()).upper() for bar in ax.patches] == [style.ORANGE, style.BLUE]
     with warnings.catch_warnings():
@@ -540,12 +540,12 @@ def test_a_letter_without_a_font_is_written_as_its_number(monkeypatch):
 
 def test_another_installed_font_helps_out(monkeypatch):
     font = next(font for font in fontManager.ttflist if font.name == "STIXGeneral")
-    monkeypatch.setattr(notebook_01, "code_points", lambda path: {0x4E00} if path == font.fname else set())
-    notebook_01.has_font.cache_clear()
+    monkeypatch.setattr(style, "code_points", lambda path: {0x4E00} if path == font.fname else set())
+    style.has_font.cache_clear()
     with plt.rc_context():
-        assert notebook_01.written("一") == "一" and plt.rcParams["font.family"][-1] == "STIXGeneral"
-        assert notebook_01.written("二") == "U+4E8C"
-    notebook_01.has_font.cache_clear()
+        assert style.written("一") == "一" and plt.rcParams["font.family"][-1] == "STIXGeneral"
+        assert style.written("二") == "U+4E8C"
+    style.has_font.cache_clear()
 
 
 def test_white_space_can_be_seen():

@@ -1,4 +1,4 @@
-"""The exercises of notebook 03: means of the past, softmax, and one causal head."""
+"""The exercises of notebook 03: means of the past, softmax, and causal heads."""
 
 import math
 
@@ -36,7 +36,7 @@ EXERCISES["causal_mean"] = Exercise(
 
 
 def softmax(scores):
-    """scores (B, T, C), some of them -inf, never a whole row -> (B, T, C): rows of weights that sum to 1."""
+    """scores (B, T, C), some -inf, never a whole row -> (B, T, C): rows of weights that sum to 1."""
     out = torch.zeros_like(scores)
     for b in range(scores.shape[0]):
         for t in range(scores.shape[1]):
@@ -80,6 +80,12 @@ EXERCISES["attend"] = Exercise(
     draw=lambda g, B, T, C: normal(g, 3, B, T, C).unbind(0),
     mistakes={
         **scale_mistakes(attend),
+        "The scores are divided by sqrt(T), not by sqrt(D).": (
+            lambda q, k, v: attend(q * (q.shape[-1] / q.shape[1]) ** 0.5, k, v)
+        ),
+        "Hidden scores are 0, which softmax makes e^0 = 1, not 0: set them to -inf.": (
+            lambda q, k, v: (q @ k.mT / q.shape[-1] ** 0.5).tril().softmax(-1) @ v
+        ),
         "The weights no longer sum to 1: set scores to -inf before softmax, not weights to 0 after.": (
             lambda q, k, v: (q @ k.mT / q.shape[-1] ** 0.5).softmax(-1).tril() @ v
         ),
@@ -89,6 +95,26 @@ EXERCISES["attend"] = Exercise(
         "Queries and keys are swapped.": lambda q, k, v: attend(k, q, v),
     },
     causal=3,
+)
+
+
+def look_back(angle, back):
+    """angle a step, in radians -> W_q (2, 2): x_t @ W_q is what x was back steps earlier, for every t."""
+    steps = (0, 1, -back, 1 - back)
+    x = torch.tensor([[math.cos(t * angle), math.sin(t * angle)] for t in steps])  # (4, 2)
+    return torch.linalg.solve(x[:2], x[2:])  # the W_q with x[:2] @ W_q = x[2:]
+
+
+EXERCISES["look_back"] = Exercise(
+    slow=look_back,
+    draw=lambda g, B, T, C: (integer(g, 4, 28) / 20, integer(g, 1, T + 1)),
+    mistakes={
+        "It turns the wrong way: position t finds t + back. Change the sign of both sines.": (
+            lambda angle, back: look_back(angle, -back)
+        ),
+        "It turns by one step; back is not used.": lambda angle, back: look_back(angle, 1),
+        "It turns by back radians; angle is not used.": lambda angle, back: look_back(1.0, back),
+    },
 )
 
 

@@ -1,61 +1,27 @@
 """The pictures of notebook 01: characters as bars and as coloured tiles, windows, batches, a look-up."""
 
-import functools
-
 import matplotlib.pyplot as plt
 import numpy as np
 import torch
-from matplotlib.font_manager import FontProperties, findfont, fontManager, get_font
+from matplotlib.font_manager import FontProperties, findfont
 from matplotlib.patches import Rectangle
 
 from helpers.checks import check_whole
 from helpers.data import get_batch
 from helpers.pictures import structure
-from helpers.pictures.shared import draw_letters, plot_bars
-from helpers.pictures.style import BLUE, COLOURS, GREEN, GREY, ORANGE, WIDTH, tint, visible
-
-# ---------------------------------------------------------------- characters that a font may lack
-
-
-@functools.cache
-def code_points(path):
-    """The code points of all letters in a font file."""
-    return frozenset(get_font(path).get_charmap())
-
-
-@functools.cache
-def has_font(character):
-    """Can a picture show this character? If another font must help out, it does so in all later pictures."""
-    if ord(character) in code_points(findfont(FontProperties(family=["sans-serif"]))):
-        return True
-    for font in fontManager.ttflist:  # "Last Resort" has a box for everything, and letters for nothing
-        if ord(character) in code_points(font.fname) and not font.name.startswith("Last Resort"):
-            families = [*plt.rcParams["font.family"], font.name]
-            plt.rcParams["font.family"] = list(dict.fromkeys(families))
-            return True
-    return False
-
-
-def written(character):
-    """A character as a picture writes it: where no installed font has it, its number, as in U+4E00."""
-    return visible(character) if has_font(visible(character)) else f"U+{ord(character):04X}"
-
-
-def in_cell(character):
-    """The same for a narrow cell: the number alone, as in 4E00."""
-    return written(character).removeprefix("U+")
-
-
-def plot_characters(characters, values, title, ylabel, highlight=()):
-    """A bar for each character; those at the places in `highlight` are orange."""
-    fig = plot_bars([written(c) for c in characters], values, title, ylabel)
-    ax = fig.axes[0]
-    for i, bar in enumerate(ax.patches):
-        bar.set_facecolor(ORANGE if i in highlight else BLUE)
-    numbers = any(len(written(c)) > 1 for c in characters)
-    ax.tick_params(axis="x", length=0, labelsize=7, labelrotation=90 if numbers else 0)
-    return fig
-
+from helpers.pictures.shared import draw_letters
+from helpers.pictures.style import (
+    BLUE,
+    COLOURS,
+    GREEN,
+    GREY,
+    ORANGE,
+    WIDTH,
+    code_points,
+    in_cell,
+    tint,
+    visible,
+)
 
 # ---------------------------------------------------------------- tiles
 
