@@ -780,4 +780,4 @@ def test_what_raises_is_told_where(error):
 
 def test_an_answer_with_a_gradient_is_judged_as_any_other():
     weight = torch.ones((), requires_grad=True)
-    assert verdict("causal_mean", lambda x: causal_mean(x) * weight).startswith("Solved")
+    assert verdict("causal_mean", lambda x: causal_mean(x) * weight).startswith("Right, but with a loop")

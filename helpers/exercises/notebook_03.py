@@ -32,6 +32,7 @@ EXERCISES["causal_mean"] = Exercise(
         ),
     },
     causal=1,
+    no_loop="T",
 )
 
 
@@ -60,6 +61,7 @@ EXERCISES["softmax"] = Exercise(
         "This is the logarithm of softmax.": lambda s: s.log_softmax(-1),
         "All weights together sum to 1; each row should.": lambda s: s.flatten().softmax(0).view(s.shape),
     },
+    no_loop="BT",
 )
 
 
@@ -95,6 +97,7 @@ EXERCISES["attend"] = Exercise(
         "Queries and keys are swapped.": lambda q, k, v: attend(k, q, v),
     },
     causal=3,
+    no_loop="BT",
 )
 
 
@@ -144,4 +147,5 @@ EXERCISES["window_attend"] = Exercise(
         "The whole past is seen: window is not used.": lambda q, k, v, window: attend(q, k, v),
     },
     causal=3,
+    no_loop="BT",
 )
