@@ -503,6 +503,14 @@ def test_an_odd_number_of_tables_fits_too():
     assert [ax.get_title("left") for ax in fig.axes] == [*tables, ""], "three tables and the colour bar"
 
 
+def test_tables_and_bars_write_the_number_of_a_letter_without_a_font(monkeypatch):
+    monkeypatch.setattr(notebook_02, "in_cell", {"a": "a", "一": "4E00"}.get)
+    table = notebook_02.plot_bigram_tables({"": torch.eye(2)}, "a一", "title", "pairs").axes[0]
+    bars = notebook_02.plot_next_token(torch.tensor([0.0, 1.0]), 1.0, "a一", "title").axes[0]
+    for axis, words in ((table.xaxis, "a 4E00"), (table.yaxis, "a 4E00"), (bars.xaxis, "4E00 a")):
+        assert [t.get_text() for t in axis.get_ticklabels()] == words.split()
+
+
 def test_a_window_that_is_not_in_the_text_is_not_drawn():
     for start in (-1, 10):
         with pytest.raises(ValueError, match=f"start={start} must be a whole number from 0 to 9"):
