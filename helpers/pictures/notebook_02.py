@@ -5,8 +5,7 @@ import numpy as np
 from matplotlib.colors import LogNorm, PowerNorm
 
 from helpers.checks import check_number
-from helpers.pictures.notebook_01 import in_cell
-from helpers.pictures.style import BLUE, GREY, WIDTH, figure_title, to_numpy
+from helpers.pictures.style import BLUE, GREY, WIDTH, figure_title, in_cell, to_numpy
 
 
 def plot_bigram_tables(tables, chars, title, label, logarithmic=False):
