@@ -150,6 +150,14 @@ def scores_of(q, k):
     return q @ k.transpose(-2, -1) / q.shape[-1] ** 0.5
 
 
+def buggy_heads(q, k, v, n_head, scale=False, axis=-1, back=True, hidden=1):
+    B, T, C = q.shape
+    q, k, v = (a.view(B, T, n_head, C // n_head).transpose(1, 2) for a in (q, k, v))
+    scores = q @ k.transpose(-2, -1) * (C if scale else C // n_head) ** -0.5
+    out = hide_future(scores, hidden).softmax(dim=axis) @ v
+    return (out.transpose(1, 2) if back else out).reshape(B, T, C)
+
+
 def hide_future(scores, diagonal=1):
     return scores.masked_fill(torch.ones(scores.shape[-2:]).triu(diagonal).bool(), -math.inf)
 
@@ -378,6 +386,17 @@ WRONG = {
         ("Axes 1 and 2 are swapped", lambda w, H, h: w.view(3, H, -1, w.shape[1])[:, h].mT),
         ("the shape is", lambda w, H, h: w.view(3, H, -1, w.shape[1])[:, h].flatten(0, 1)),
         ("It raised", lambda w, H, h: w.view(3, H + 50, -1, w.shape[1])[:, h]),
+    ],
+    "all_heads": [
+        ("Still wrong, the scale: a head compares D channels", lambda *a: buggy_heads(*a, scale=True)),
+        ("Still wrong, the softmax: each", lambda *a: buggy_heads(*a, axis=-2)),
+        ("Still wrong, the way back: heads go behind time", lambda *a: buggy_heads(*a, back=False)),
+        ("; the softmax: each", lambda *a: buggy_heads(*a, scale=True, axis=-2)),
+        ("C; the way back", lambda *a: buggy_heads(*a, scale=True, back=False)),
+        ("the softmax: each query shares its weight among the keys; the way back",
+         lambda *a: buggy_heads(*a, axis=-2, back=False)),
+        ("keys; the way back", lambda *a: buggy_heads(*a, scale=True, axis=-2, back=False)),
+        (LEAK, lambda *a: buggy_heads(*a, hidden=2)),
     ],
     "attention_entropy": [
         (NAN, lambda w: -(w * w.log()).sum(-1).mean((0, 2))),

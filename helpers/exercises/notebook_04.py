@@ -1,9 +1,9 @@
 """The exercises of notebook 04: several heads, apart and together."""
 
 import math
+from itertools import combinations
 
 import torch
-from torch.nn import functional as F
 
 from helpers.exercises.exercise import Exercise, causal_scores, integer, normal, scale_mistakes
 
@@ -14,9 +14,9 @@ def merge_heads(x):
     """x (B, H, T, D) -> (B, T, H D): the channels of head 0, then those of head 1, and so on."""
     B, H, T, D = x.shape
     out = torch.zeros(B, T, H * D)
-    for h in range(H):
-        for d in range(D):
-            out[:, :, h * D + d] = x[:, h, :, d]
+    for t in range(T):
+        for h in range(H):
+            out[:, t, h * D : (h + 1) * D] = x[:, h, t]
     return out
 
 
@@ -45,8 +45,8 @@ def head_matrices(weight, n_head, head):
 
 
 def _draw_head_matrices(g, B, T, C):
-    n_head = integer(g, 2, 4)
-    return normal(g, 3 * n_head * C, n_head * C), n_head, integer(g, 0, n_head - 1)
+    n_head, D = integer(g, 2, 4), T + 1  # with T, so that longer cases take a loop more rounds
+    return normal(g, 3 * n_head * D, n_head * D), n_head, integer(g, 0, n_head - 1)
 
 
 EXERCISES["head_matrices"] = Exercise(
@@ -62,6 +62,54 @@ EXERCISES["head_matrices"] = Exercise(
         "This is the next head: count from 0.": lambda w, H, h: head_matrices(w, H, (h + 1) % H),
         "This is the head before: count from 0.": lambda w, H, h: head_matrices(w, H, (h - 1) % H),
     },
+)
+
+
+def all_heads(q, k, v, n_head):
+    """Causal heads side by side: q, k, v (B, T, C), of each head D = C / n_head channels -> (B, T, C)."""
+    out = torch.zeros_like(v)
+    D = v.shape[-1] // n_head
+    for h in range(n_head):
+        own = slice(h * D, (h + 1) * D)  # the channels of head h
+        for t in range(v.shape[1]):
+            scores = k[:, : t + 1, own] @ q[:, t, own].unsqueeze(-1) / D**0.5  # (B, t + 1, 1)
+            out[:, t, own] = (scores.softmax(1) * v[:, : t + 1, own]).sum(1)
+    return out
+
+
+BUGS = {  # of the code in the notebook, and what is said of each that is left
+    "the scale": "a head compares D channels, not C",
+    "the softmax": "each query shares its weight among the keys",
+    "the way back": "heads go behind time before they are joined",
+}
+
+
+def _all_heads(q, k, v, n_head, bugs):
+    """The fast form with some of the BUGS."""
+    B, T, C = q.shape
+    q, k, v = (a.view(B, T, n_head, -1).transpose(1, 2) for a in (q, k, v))  # (B, H, T, D) each
+    if "the scale" in bugs:
+        q = q / n_head**0.5
+    out = causal_scores(q, k).softmax(-2 if "the softmax" in bugs else -1) @ v
+    return (out if "the way back" in bugs else out.transpose(1, 2)).reshape(B, T, C)
+
+
+def _draw_all_heads(g, B, T, C):
+    n_head = integer(g, 2, 4)
+    return *normal(g, 3, B, T, n_head * C).unbind(0), n_head
+
+
+EXERCISES["all_heads"] = Exercise(
+    slow=all_heads,
+    draw=_draw_all_heads,
+    mistakes={
+        f"Still wrong, {'; '.join(f'{bug}: {BUGS[bug]}' for bug in bugs)}.": (
+            lambda q, k, v, n_head, bugs=bugs: _all_heads(q, k, v, n_head, bugs)
+        )
+        for n in (1, 2, 3)
+        for bugs in combinations(BUGS, n)
+    },
+    causal=3,
 )
 
 
@@ -104,7 +152,9 @@ def grouped_attend(q, k, v):
     share = q.shape[1] // k.shape[1]
     for h in range(q.shape[1]):
         g = h // share  # the group of head h
-        out[:, h] = F.scaled_dot_product_attention(q[:, h], k[:, g], v[:, g], is_causal=True)
+        for t in range(q.shape[2]):
+            scores = k[:, g, : t + 1] @ q[:, h, t].unsqueeze(-1) / q.shape[-1] ** 0.5  # (B, t + 1, 1)
+            out[:, h, t] = (scores.softmax(1) * v[:, g, : t + 1]).sum(1)
     return out
 
 
