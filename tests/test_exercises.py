@@ -150,16 +150,13 @@ def scores_of(q, k):
     return q @ k.transpose(-2, -1) / q.shape[-1] ** 0.5
 
 
-def buggy_heads(q, k, v, n_head, scale=False, axis=-1, back=True, hidden=1):
-    B, T, C = q.shape
-    q, k, v = (a.view(B, T, n_head, C // n_head).transpose(1, 2) for a in (q, k, v))
-    scores = q @ k.transpose(-2, -1) * (C if scale else C // n_head) ** -0.5
-    out = hide_future(scores, hidden).softmax(dim=axis) @ v
-    return (out.transpose(1, 2) if back else out).reshape(B, T, C)
-
-
 def hide_future(scores, diagonal=1):
     return scores.masked_fill(torch.ones(scores.shape[-2:]).triu(diagonal).bool(), -math.inf)
+
+
+def reach(T, n_head):
+    return torch.stack([(torch.arange(n_head * T) // n_head).view(n_head, T)[:, : t + 1].flatten().bincount(
+        minlength=T) > 0 for t in range(T)])  # fmt: skip
 
 
 def trigrams(ids, V):
@@ -387,16 +384,13 @@ WRONG = {
         ("the shape is", lambda w, H, h: w.view(3, H, -1, w.shape[1])[:, h].flatten(0, 1)),
         ("It raised", lambda w, H, h: w.view(3, H + 50, -1, w.shape[1])[:, h]),
     ],
-    "all_heads": [
-        ("Still wrong, the scale: a head compares D channels", lambda *a: buggy_heads(*a, scale=True)),
-        ("Still wrong, the softmax: each", lambda *a: buggy_heads(*a, axis=-2)),
-        ("Still wrong, the way back: heads go behind time", lambda *a: buggy_heads(*a, back=False)),
-        ("; the softmax: each", lambda *a: buggy_heads(*a, scale=True, axis=-2)),
-        ("C; the way back", lambda *a: buggy_heads(*a, scale=True, back=False)),
-        ("the softmax: each query shares its weight among the keys; the way back",
-         lambda *a: buggy_heads(*a, axis=-2, back=False)),
-        ("keys; the way back", lambda *a: buggy_heads(*a, scale=True, axis=-2, back=False)),
-        (LEAK, lambda *a: buggy_heads(*a, hidden=2)),
+    "reach_without_permute": [
+        ("the right form, with permute", lambda T, H: torch.arange(T)[:, None] >= torch.arange(T)),
+        ("head 0 alone", lambda T, H: torch.arange(T)[:, None] // H >= torch.arange(T)),
+        ("one piece a head", lambda T, H: F.one_hot((torch.arange(T * H) // H).view(H, T), T).sum(0) > 0),
+        ("not at all of them", lambda T, H: torch.arange(T * T).view(T, T) >= 0),
+        ("row t is for output t", lambda T, H: reach(T, H).T),
+        ("dtype is torch.int64", lambda T, H: reach(T, H).long()),
     ],
     "attention_entropy": [
         (NAN, lambda w: -(w * w.log()).sum(-1).mean((0, 2))),

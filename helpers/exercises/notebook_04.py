@@ -1,9 +1,9 @@
 """The exercises of notebook 04: several heads, apart and together."""
 
 import math
-from itertools import combinations
 
 import torch
+from torch.nn import functional as F
 
 from helpers.exercises.exercise import Exercise, causal_scores, integer, normal, scale_mistakes
 
@@ -65,51 +65,43 @@ EXERCISES["head_matrices"] = Exercise(
 )
 
 
-def all_heads(q, k, v, n_head):
-    """Causal heads side by side: q, k, v (B, T, C), of each head D = C / n_head channels -> (B, T, C)."""
-    out = torch.zeros_like(v)
-    D = v.shape[-1] // n_head
+def reach_without_permute(T, n_head):
+    """bool (T, T): does output t of the form that leaves permute out depend on input j?"""
+    out = torch.zeros(T, T, dtype=torch.bool)
+    pieces = [j for j in range(T) for _ in range(n_head)]  # n_head pieces of D numbers a position
     for h in range(n_head):
-        own = slice(h * D, (h + 1) * D)  # the channels of head h
-        for t in range(v.shape[1]):
-            scores = k[:, : t + 1, own] @ q[:, t, own].unsqueeze(-1) / D**0.5  # (B, t + 1, 1)
-            out[:, t, own] = (scores.softmax(1) * v[:, : t + 1, own]).sum(1)
+        taken = pieces[h * T : (h + 1) * T]  # what head h takes for its positions 0 to T - 1
+        for t in range(T):
+            for s in range(t + 1):
+                out[t, taken[s]] = True
     return out
 
 
-BUGS = {  # of the code in the notebook, and what is said of each that is left
-    "the scale": "a head compares D channels, not C",
-    "the softmax": "each query shares its weight among the keys",
-    "the way back": "heads go behind time before they are joined",
-}
+def _sources(T, n_head):
+    """The position that each piece of each head comes from, one-hot: (H, T, T)."""
+    return F.one_hot((torch.arange(n_head * T) // n_head).view(n_head, T), T)
 
 
-def _all_heads(q, k, v, n_head, bugs):
-    """The fast form with some of the BUGS."""
-    B, T, C = q.shape
-    q, k, v = (a.view(B, T, n_head, -1).transpose(1, 2) for a in (q, k, v))  # (B, H, T, D) each
-    if "the scale" in bugs:
-        q = q / n_head**0.5
-    out = causal_scores(q, k).softmax(-2 if "the softmax" in bugs else -1) @ v
-    return (out if "the way back" in bugs else out.transpose(1, 2)).reshape(B, T, C)
-
-
-def _draw_all_heads(g, B, T, C):
-    n_head = integer(g, 2, 4)
-    return *normal(g, 3, B, T, n_head * C).unbind(0), n_head
-
-
-EXERCISES["all_heads"] = Exercise(
-    slow=all_heads,
-    draw=_draw_all_heads,
+EXERCISES["reach_without_permute"] = Exercise(
+    slow=reach_without_permute,
+    draw=lambda g, B, T, C: (integer(g, 1, 4) * T + 1, integer(g, 1, 4)),
     mistakes={
-        f"Still wrong, {'; '.join(f'{bug}: {BUGS[bug]}' for bug in bugs)}.": (
-            lambda q, k, v, n_head, bugs=bugs: _all_heads(q, k, v, n_head, bugs)
-        )
-        for n in (1, 2, 3)
-        for bugs in combinations(BUGS, n)
+        "This is the right form, with permute; without it a head takes pieces of few positions.": (
+            lambda T, n_head: torch.ones(T, T).tril().bool()
+        ),
+        "This is head 0 alone; output t joins what all heads have found.": (
+            lambda T, n_head: _sources(T, n_head)[0].cumsum(0) > 0
+        ),
+        "This is one piece a head; position t of a head looks at its pieces 0 to t.": (
+            lambda T, n_head: _sources(T, n_head).any(0)
+        ),
+        "Position t of a head looks at its pieces 0 to t, not at all of them.": (
+            lambda T, n_head: torch.ones(T, T).bool()
+        ),
+        "Rows and columns are swapped: row t is for output t.": (
+            lambda T, n_head: reach_without_permute(T, n_head).T
+        ),
     },
-    causal=3,
 )
 
 
