@@ -4,6 +4,21 @@ test_notebooks.py looks for the answer in the next outputs, titles and paragraph
 """
 
 ANSWERS = {
+    "04_multi_head_attention": {
+        "What are its three scores in head 0, and in head 1?": "Scores of 0, 4, 0 and of 4, 0, 2",
+        "bring nearly 20 of each?": "None does, and none can",
+        "they found 19.3 and 18.5: what comes out?": "projected: [37.8, 0.8]",
+        "which `n_head` costs most?": "None: $H$ cancels",
+        "which two tags are the queries of head 1?": "q of head 1 at positions 0 and 1: [[110], [111]]",
+        "close to softmax, or the same?": "The same, for any scores",
+        "and how many in those four?": "Sixteen times, and four times",
+        "Do you expect eight similar maps?": "They are not, though nobody told",
+        "which head will cost most, and which least?": "The loss rises most without layer",
+        "one head of size 64, or eight of size 8?": "Eight, but four do nearly as well",
+        'Which two tags will end up in "head 0"?': "100 and 110: both heads of position 0",
+        "will training fail, learn worse, or look fine?": "a loss that is too good to be true",
+        "than one head gained over the bigram?": "0.133 against 0.144",
+    },
     "06_full_training": {
         "You met the number in notebook 01.": "loss at the first step",
         "and how will the other two fail?": "is on its way, slowly",
