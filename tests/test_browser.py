@@ -49,7 +49,7 @@ STAND_INS = {
         line = "".join(tokenizer.chars)[:24]
         draw = partial(draw_fresh_head, line)""",
     "04": """
-        from helpers.model import GPT, attention_maps
+        from helpers.model import GPT, GPTConfig, attention_maps
         line = "".join(tokenizer.chars)[:24]
         shape = dict(block_size=BLOCK_SIZE, n_layer=2, n_embd=N_EMBD)
         models = {H: GPT(GPTConfig(V, n_head=H, **shape)) for H in (1, 2, 4, 8)}""",

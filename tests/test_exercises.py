@@ -211,6 +211,11 @@ def drawn(p, u):
     return torch.searchsorted(ends, u[:, None] * ends[:, -1:], right=True).squeeze(1)
 
 
+def reach(T, n_head):
+    return torch.stack([(torch.arange(n_head * T) // n_head).view(n_head, T)[:, : t + 1].flatten().bincount(
+        minlength=T) > 0 for t in range(T)])  # fmt: skip
+
+
 def trigrams(ids, V):
     return torch.bincount((ids[:-2] * V + ids[1:-1]) * V + ids[2:], minlength=V**3).view(V, V, V)
 
@@ -516,6 +521,14 @@ WRONG = {
         ("Axes 1 and 2 are swapped", lambda w, H, h: w.view(3, H, -1, w.shape[1])[:, h].mT),
         ("the shape is", lambda w, H, h: w.view(3, H, -1, w.shape[1])[:, h].flatten(0, 1)),
         ("It raised", lambda w, H, h: w.view(3, H + 50, -1, w.shape[1])[:, h]),
+    ],
+    "reach_without_permute": [
+        ("the right form, with permute", lambda T, H: torch.arange(T)[:, None] >= torch.arange(T)),
+        ("head 0 alone", lambda T, H: torch.arange(T)[:, None] // H >= torch.arange(T)),
+        ("one piece a head", lambda T, H: F.one_hot((torch.arange(T * H) // H).view(H, T), T).sum(0) > 0),
+        ("not at all of them", lambda T, H: torch.arange(T * T).view(T, T) >= 0),
+        ("row t is for output t", lambda T, H: reach(T, H).T),
+        ("dtype is torch.int64", lambda T, H: reach(T, H).long()),
     ],
     "attention_entropy": [
         (NAN, lambda w: -(w * w.log()).sum(-1).mean((0, 2))),
