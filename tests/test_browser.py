@@ -115,7 +115,7 @@ def lab(tmp_path_factory):
     own = {name: str(home / name.lower()) for name in (*kinds, *labs)}
     flags = f"--no-browser --ServerApp.port={port} --ServerApp.port_retries=0 "
     flags += f"--IdentityProvider.token={token} --LabApp.expose_app_in_browser=True"
-    command = ["make", "-o", ".venv/installed", "lab", f"PY={sys.executable}", f"LAB_ARGS={flags}"]
+    command = ["make", "-o", ".venv/installed", "lab", f"PY='{sys.executable}'", f"LAB_ARGS={flags}"]
     log = home / "log"
     with log.open("w") as out:
         process = subprocess.Popen(
