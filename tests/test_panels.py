@@ -354,6 +354,15 @@ def test_attention_pictures_show_the_weights_of_their_head():
     assert "key" in single.get_xlabel() and "query" in single.get_ylabel()
 
 
+def test_the_explorer_says_where_the_last_letter_looks():
+    weights = torch.eye(3)
+    for last, says in (([0.1, 0.2, 0.7], "at itself, with weight 0.70"), ([0.8, 0.1, 0.1], "at “a”, 2 back")):
+        weights[2] = torch.tensor(last)
+        fig = notebook_04.draw_attention_explorer([weights.view(1, 1, 3, 3)], "ab ", 0, 0)
+        title = fig.axes[0].get_title("left")
+        assert "head 0: the last “␣” looks most" in title and says in title
+
+
 def test_loss_curves_are_running_means_with_references():
     losses = np.linspace(4, 2, 101)
     ax = shared.plot_losses({"run": losses}, "title", smooth=11, reference={"optimum": 2.4}).axes[0]
