@@ -30,7 +30,8 @@ the pictures
     pictures/shared.py         what several notebooks draw: attention maps, losses, the ladder
     pictures/structure.py      a batch, a head, a block, the whole GPT, the training loop
     pictures/panel.py          the frame of a panel: sliders over a picture
-    pictures/notebook_01.py    what notebook 01 alone draws; and so on
+    pictures/notebook_00.py    what notebook 00 alone draws; and so on
+    pictures/notebook_01.py
     pictures/notebook_02.py
     pictures/notebook_03.py
     pictures/notebook_04.py
@@ -39,7 +40,8 @@ the pictures
     pictures/notebook_07.py
 the exercises
     exercises/exercise.py      what an exercise is made of
-    exercises/notebook_01.py   the exercises of notebook 01: slow code, random cases, typical mistakes
+    exercises/notebook_00.py   the exercises of notebook 00: slow code, random cases, typical mistakes
+    exercises/notebook_01.py
     exercises/notebook_02.py
     exercises/notebook_03.py
     exercises/notebook_04.py

@@ -32,6 +32,12 @@ SYSTEMS = "neurongpt", "gpt2-style", "gpt-from-scratch", "char-gpt", "gptiny"
 SIX_LAYERS = dict(n_layer=6, n_head=6, n_embd=384, block_size=256, dropout=0.2)  # three of them share this
 
 # fmt: off
+HALF_AN_HOUR = dict(  # for those on two cores
+    batch_size=16, max_steps=1150, learning_rate=3e-3, min_learning_rate_ratio=0.0, warmup_steps=50,
+    weight_decay=0.1, beta2=0.99, grad_clip=1.0, optimizer="muon", muon_learning_rate=0.03,
+    eval_interval=230, compile=False,
+)
+
 PRESETS = {
     "course-cpu": Preset(
         "the course's own, for a laptop",
@@ -50,6 +56,27 @@ PRESETS = {
             warmup_steps=10, weight_decay=0.1, beta2=0.95, grad_clip=1.0,
             optimizer="muon", muon_learning_rate=0.06, eval_interval=100, compile=False,
         ),
+    ),
+    "course-long": Preset(
+        "the course's own, for a quarter of an hour on two cores",
+        model=dict(
+            n_layer=8, n_head=4, n_embd=128, block_size=128, dropout=0.1, bias=False, head_bias=False,
+        ),
+        train=dict(
+            batch_size=32, max_steps=3100, learning_rate=4e-3, min_learning_rate_ratio=0.0,
+            warmup_steps=50, weight_decay=0.05, beta2=0.99, grad_clip=1.0,
+            optimizer="muon", muon_learning_rate=0.04, eval_interval=310, compile=False,
+        ),
+    ),
+    "course-six-layers": Preset(
+        "the model that three of the systems share, by a recipe of the course",
+        model=SIX_LAYERS,
+        train=HALF_AN_HOUR,
+    ),
+    "course-three-layers": Preset(
+        "the model of gptiny by the same recipe",
+        model=SIX_LAYERS | dict(n_layer=3, n_head=4),
+        train=HALF_AN_HOUR,
     ),
     "course-gpu": Preset(
         "the course's own, for a GPU",

@@ -674,13 +674,12 @@ CHECKPOINT = [
 PRESETS = [
     Mutant(
         "a system that is followed has five layers, not six",
-        "presets.py", '"five stages from bigram to GPT",\n        model=dict(n_layer=6',
-        '"five stages from bigram to GPT",\n        model=dict(n_layer=5',
+        "presets.py", "SIX_LAYERS = dict(n_layer=6", "SIX_LAYERS = dict(n_layer=5",
         "test_model.py::test_the_number_that_the_systems_claim",
     ),
     Mutant(
         "the course's own preset is not what its recorded run had",
-        "presets.py", 'optimizer="muon", muon_learning_rate=0.04', 'optimizer="adamw"',
+        "presets.py", "batch_size=64, max_steps=800, learning_rate=5e-3", "batch_size=64, max_steps=800",
         "test_runs.py::test_recorded_runs_are_of_the_presets_as_they_are",
     ),
     Mutant(

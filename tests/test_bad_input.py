@@ -21,6 +21,7 @@ from helpers.data import Corpus
 from helpers.files import RUNS_DIR
 from helpers.model import GPT, BigramLanguageModel, GPTConfig, Head, LanguageModel
 from helpers.pictures import (
+    notebook_00,
     notebook_01,
     notebook_02,
     notebook_03,
@@ -217,10 +218,11 @@ bad(lambda: panel.log_slider(1.0, -5, -1, "rate"), "value of 'rate'=1.0", "at mo
 each("value", (7,), lambda v: panel.choice([1, 2], v, "menu"))
 each("options", (3,), lambda v: panel.choice(v, 1, "menu"))
 each("value", (3,), lambda v: panel.text_field(v, "prompt"))
-each("block_size", (0, 2.5), lambda v: notebook_01.draw_batch(IDS, LETTERS, v, 2))
-each("batch_size", (0,), lambda v: notebook_01.draw_batch(IDS, LETTERS, 8, v))
+each("rows_left", (0, 5, 2.5), lambda v: notebook_00.draw_broadcast(v, 1, 1, 1))
+each("block_size", (0, 2.5), lambda v: notebook_01.draw_random_batch(IDS, LETTERS, v, 2))
+each("batch_size", (0,), lambda v: notebook_01.draw_random_batch(IDS, LETTERS, 8, v))
 each("start", (-1, 6), lambda v: notebook_01.plot_leak("abcdefgh", v, 3, [True] * 9, "title"))
-bad(lambda: notebook_01.draw_batch(IDS, LETTERS, 300, 2), "200 tokens", "block_size=300", "at most 199")
+bad(lambda: notebook_01.draw_random_batch(IDS, LETTERS, 300, 2), "200 tokens", "block_size=300", "199")
 each("temperature", (0, NAN), lambda v: notebook_02.plot_next_token(torch.zeros(3), v, "abc", "title"))
 each("temperature", (0, "hot"), lambda v: notebook_03.draw_fresh_head("abc", v))
 each("head_size", (0, 513), lambda v: notebook_03.draw_fresh_head("abc", head_size=v))

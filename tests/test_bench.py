@@ -470,6 +470,11 @@ def test_a_checkout_is_run_in_a_copy_and_its_checkpoint_swept(quick, checkout, m
 def test_the_rate_of_a_checkout_is_without_its_first_iterations(quick, checkout):
     with nanogpt_copy(checkout.folder, quick.corpus.text) as folder:
         assert nanogpt_rate(folder, 2) == pytest.approx(2 * 12 * 64 / 0.1)  # 40 and 60 ms
+        said = (checkout.folder / "train.py").read_text()
+        (Path(folder) / "train.py").write_text(
+            said + "import sys\nassert '--device=cuda' in sys.argv and '--n_layer=4' not in sys.argv\n"
+        )
+        assert nanogpt_rate(folder, 2, "cuda") == pytest.approx(2 * 64 * 256 / 0.1), "its own size"
 
 
 def test_a_folder_that_is_no_checkout_is_refused_and_nothing_is_written(checkout, tmp_path):

@@ -33,8 +33,8 @@ PATIENCE = 60_000  # ms, against hanging only: a test must not depend on the spe
 CHROMIUM = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-component-update"]
 # What the panels need of the cells before them, without their minutes of training.
 STAND_INS = {
+    "00": "STEEPNESS = torch.tensor([1.0, 10.0])",
     "01": """
-        bpe = BytePairTokenizer.train(corpus.text[:20_000], 320)
         tokenizer = helpers.tokenizer.CharTokenizer.from_text(corpus.text)
         train_ids = tokenizer.encode(corpus.text)""",
     "02": """
@@ -44,10 +44,12 @@ STAND_INS = {
         torch.nn.init.normal_(model.next_token_logits.weight)
         N = torch.bincount(V * train_ids[:-1] + train_ids[1:], minlength=V * V).view(V, V)""",
     "03": """
+        from functools import partial
+        from helpers.pictures.notebook_03 import DIVISORS, draw_fresh_head
         line = "".join(tokenizer.chars)[:24]
         draw = partial(draw_fresh_head, line)""",
     "04": """
-        from helpers.model import GPT, attention_maps
+        from helpers.model import GPT, GPTConfig, attention_maps
         line = "".join(tokenizer.chars)[:24]
         shape = dict(block_size=BLOCK_SIZE, n_layer=2, n_embd=N_EMBD)
         models = {H: GPT(GPTConfig(V, n_head=H, **shape)) for H in (1, 2, 4, 8)}""",
@@ -113,7 +115,7 @@ def lab(tmp_path_factory):
     own = {name: str(home / name.lower()) for name in (*kinds, *labs)}
     flags = f"--no-browser --ServerApp.port={port} --ServerApp.port_retries=0 "
     flags += f"--IdentityProvider.token={token} --LabApp.expose_app_in_browser=True"
-    command = ["make", "-o", ".venv/installed", "lab", f"PY={sys.executable}", f"LAB_ARGS={flags}"]
+    command = ["make", "-o", ".venv/installed", "lab", f"PY='{sys.executable}'", f"LAB_ARGS={flags}"]
     log = home / "log"
     with log.open("w") as out:
         process = subprocess.Popen(

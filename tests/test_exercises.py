@@ -11,15 +11,17 @@ import torch
 from notebook_files import NOTEBOOKS, cells_of, statements_of
 from torch.nn import functional as F
 
-from helpers.exercises.check import CASES, EXERCISES, case, check, judge
+from helpers.exercises.check import CASES, EXERCISES, Operations, case, check, judge
+from helpers.exercises.notebook_00 import tiles
 from helpers.exercises.notebook_01 import most_frequent_pair
 from helpers.exercises.notebook_02 import trigram_probabilities
-from helpers.exercises.notebook_03 import causal_mean
+from helpers.exercises.notebook_03 import causal_mean, look_back
 from helpers.exercises.notebook_06 import nucleus
 
 every_exercise = pytest.mark.parametrize("name", EXERCISES)
 # Answers that are a number, two numbers, whole numbers, a tensor with a future, a tuple of tensors.
-ONE_OF_EACH_KIND = ["perplexity", "most_frequent_pair", "sample_ids", "causal_mean", "cached_head"]
+PASTED = "Right, but this is the slow code itself: find a way that needs no loop."
+ONE_OF_EACH_KIND = ["cross_entropy", "most_frequent_pair", "sample_ids", "causal_mean", "cached_head"]
 
 
 def verdict(name, function):
@@ -84,9 +86,10 @@ def test_an_exercise_in_a_notebook(path, i, name, tmp_path):
     assert "\n".join([*head, *docstring, "    ..."]) in stub, "the stub has its parameters and docstring"
     assert re.findall(r"<summary>(.+?)</summary>", below) == ["Hint 1", "Hint 2", "Solution"]
 
-    for text in (words, below):  # the slow code and the folded solution, with what the notebook imports
+    # The slow code and the folded solution, with what the notebook imports.
+    for text, verdict in ((words, PASTED), (below, f"Solved: {name} agrees")):
         shown = re.search(r"```python\n(.+?)\n```", text, re.DOTALL)[1]
-        assert judge(function_from(shown, path, tmp_path)).startswith("Solved:")
+        assert judge(function_from(shown, path, tmp_path)).startswith(verdict)
     unsolved = stub.split("\n\n\n")[-2]
     assert judge(function_from(unsolved, path, tmp_path)).startswith(f"Not solved yet: {name}")
 
@@ -95,8 +98,41 @@ def test_an_exercise_in_a_notebook(path, i, name, tmp_path):
 
 
 @every_exercise
-def test_the_slow_code_solves_its_exercise(name):
-    assert judge(EXERCISES[name].slow) == f"Solved: {name} agrees with the slow code on all {CASES} cases."
+def test_the_slow_code_is_right_and_does_not_pass_for_a_solution(name):
+    slow = EXERCISES[name].slow
+    assert judge(slow) == PASTED
+    if not EXERCISES[name].no_loop:  # what has a loop of its own is right
+        assert verdict(name, lambda *args: slow(*args)).startswith(f"Solved: {name} agrees with")
+
+
+@pytest.mark.parametrize("name", [name for name, exercise in EXERCISES.items() if exercise.no_loop])
+def test_a_loop_is_noticed_by_its_operations(name):
+    said = verdict(name, lambda *args: EXERCISES[name].slow(*args))
+    many, few = map(int, re.findall(r"\d+", said))
+    assert said.startswith("Right, but with a loop: on twice as much data") and many > few > 0
+
+
+def test_operations_are_counted_and_a_constant_number_of_them_is_no_loop():
+    with Operations() as made:
+        (torch.ones(5) + 1).cumsum(0)
+    assert made.count == 3
+
+    def look_up(codes, vocabulary):
+        for _ in range(5):
+            codes = codes + 0
+        return torch.searchsorted(vocabulary, codes)
+
+    assert judge(look_up).startswith("Solved")
+
+
+def test_what_fails_on_larger_tensors_is_not_solved():
+    def windows(ids, block_size, stride):
+        assert len(ids) < 38
+        return ids.unfold(0, block_size + 1, stride)
+
+    sizes = [len(case("windows", seed)[0]) for seed in range(CASES)]
+    assert max(sizes) < 38, "the cases are smaller"
+    assert judge(windows).startswith("Not right yet: it fails on larger tensors. It raised AssertionError")
 
 
 @every_exercise
@@ -132,6 +168,14 @@ def test_check_leaves_the_random_state_alone():
 # ---------------------------------------------------------------- wrong answers, as a learner writes them
 
 
+def surprise_of_guess(chance, right, wrong, others):
+    return (right * -math.log(chance) + wrong * -math.log((1 - chance) / others)) / (right + wrong)
+
+
+def sure(right, wrong, V):
+    return surprise_of_guess(right / (right + wrong), right, wrong, V - 1)
+
+
 def neighbours(ids):
     return list(zip(ids.tolist(), ids.tolist()[1:]))
 
@@ -154,8 +198,30 @@ def hide_future(scores, diagonal=1):
     return scores.masked_fill(torch.ones(scores.shape[-2:]).triu(diagonal).bool(), -math.inf)
 
 
+def entr_of(counts):
+    return entr(counts / counts.sum(-1, keepdim=True).clamp(min=1)).sum(-1)
+
+
+def lowest(N, row_shares=lambda N: N.sum(1) / N.sum()):
+    return entr_of(N.sum(0)), (row_shares(N) * entr_of(N)).sum()
+
+
+def drawn(p, u):
+    ends = p.cumsum(1)
+    return torch.searchsorted(ends, u[:, None] * ends[:, -1:], right=True).squeeze(1)
+
+
+def reach(T, n_head):
+    return torch.stack([(torch.arange(n_head * T) // n_head).view(n_head, T)[:, : t + 1].flatten().bincount(
+        minlength=T) > 0 for t in range(T)])  # fmt: skip
+
+
 def trigrams(ids, V):
     return torch.bincount((ids[:-2] * V + ids[1:-1]) * V + ids[2:], minlength=V**3).view(V, V, V)
+
+
+def turn(angle):
+    return torch.tensor([[math.cos(angle), -math.sin(angle)], [math.sin(angle), math.cos(angle)]])
 
 
 def band(scores, first, last):
@@ -248,18 +314,81 @@ def average_in_half(x):
     return (x.half().cumsum(1) / torch.arange(1, x.shape[1] + 1).view(-1, 1)).float()
 
 
+def error_of(x, y, w):
+    return x @ w - y
+
+
+def one_pass(local, start=1.0, first=False):
+    """Backwards over the numbers; first: the first contribution to a number stays the only one."""
+    out = torch.zeros(len(local))
+    out[-1] = start
+    for i in reversed(range(len(local))):
+        for j in range(i):
+            out[j] = out[i] * local[i, j] + (0 if first else out[j])
+    return out
+
+
+def forward_pass(local):
+    out = torch.eye(len(local))[0]
+    for i in range(1, len(local)):
+        out[i] = (local[i] * out).sum()
+    return out
+
+
 entr = torch.special.entr
 LEAK, NAN, SCALE = "The future leaks in", "NaN or infinity", "The scale is missing"
 
 # For each exercise: what the verdict must say, and a function that is wrong in this way.
 WRONG = {
-    "bits_per_character": [
-        ("nats", lambda loss, n, m: loss * n / m),
-        ("do not multiply", lambda loss, n, m: loss * n / m * math.log(2)),
-        ("per token, not per character", lambda loss, n, m: loss / math.log(2)),
-        ("swapped", lambda loss, n, m: loss * m / n / math.log(2)),
-        ("too large", lambda loss, n, m: loss * n / m / math.log(2) + 1),
-        ("It should return a number, not a str", lambda loss, n, m: str(loss)),
+    "squared_distances": [
+        ("root is too much", lambda a, b: torch.cdist(a, b)),
+        ("not their mean", lambda a, b: ((a[:, None] - b) ** 2).mean(-1)),
+        ("Square first", lambda a, b: (a.sum(1, keepdim=True) - b.sum(1)) ** 2),
+        ("take differences", lambda a, b: torch.einsum("nc,mc->nm", a, b)),
+        ("Axes 0 and 1 are swapped", lambda a, b: ((b[:, None] - a) ** 2).sum(-1)),
+        ("The shape is", lambda a, b: (a[:, None] - b) ** 2),
+    ],
+    "tiles": [
+        ("a permute is missing", lambda x, h, w: x.reshape(len(x) * x.shape[1] // h // w, h, w)),
+        ("down the columns", lambda x, h, w: torch.cat([c.reshape(-1, h, w) for c in x.split(w, dim=1)])),
+        (
+            "mixed up",
+            lambda x, h, w: x.reshape(len(x) // h, h, -1, w).permute(0, 2, 3, 1).flatten().view(-1, h, w),
+        ),
+        ("Axes 1 and 2 are swapped", lambda x, h, w: tiles(x, h, w).mT),
+        ("the shape is", lambda x, h, w: x.view(len(x) // h, h, -1, w).transpose(1, 2)),
+    ],
+    "gradient_of_fit": [
+        ("The 2 is missing", lambda x, y, w: x.T @ error_of(x, y, w) / len(y)),
+        ("for the sum of the squares", lambda x, y, w: 2 * x.T @ error_of(x, y, w)),
+        ("minus y", lambda x, y, w: 2 * x.T @ (y - x @ w) / len(y)),
+        ("the errors alone", lambda x, y, w: 2 * error_of(x, y, w) / len(y)),
+        ("dtype is torch.float32", lambda x, y, w: (2 * x.T @ error_of(x, y, w) / len(y)).float()),
+    ],
+    "gradients": [
+        ("add up", lambda local: one_pass(local, first=True)),
+        ("begin with that", lambda local: one_pass(local, start=0.0)),
+        ("go on to their parts", lambda local: local[-1] + F.one_hot(torch.tensor(len(local) - 1))),
+        ("with the first", forward_pass),
+        ("reversed", lambda local: one_pass(local).flip(0)),
+        ("not a list", lambda local: one_pass(local).tolist()),
+    ],
+    "largest_rate": [
+        ("lands on 0", lambda s: 1 / s.max().item()),
+        ("not the flattest", lambda s: 2 / s.min().item()),
+        ("not their mean", lambda s: 2 / s.mean().item()),
+        ("not their sum", lambda s: 2 / s.sum().item()),
+        ("The shape is", lambda s: 2 / s),
+    ],
+    "how_sure": [
+        ("what the wrong places cost", lambda r, w, V: (0.999, surprise_of_guess(0.999, r, w, V - 1))),
+        ("the share of the wrong places", lambda r, w, V: (w / (r + w), sure(r, w, V))),
+        ("of a model that knows nothing", lambda r, w, V: (r / (r + w), math.log(V))),
+        ("The V - 1 other characters share", lambda r, w, V: (r / (r + w), sure(r, w, 2))),
+        ("only V - 1 other", lambda r, w, V: (r / (r + w), sure(r, w, V + 1))),
+        ("mean surprise, not the sum", lambda r, w, V: (r / (r + w), (r + w) * sure(r, w, V))),
+        ("one bit is ln 2 nats", lambda r, w, V: (r / (r + w), sure(r, w, V) / math.log(2))),
+        ("a tuple of 2, not a number", lambda r, w, V: r / (r + w)),
     ],
     "look_up": [
         ("vocabulary of this text alone", lambda c, v: torch.unique(c, return_inverse=True)[1]),
@@ -289,12 +418,15 @@ WRONG = {
         ("Pairs overlap", lambda ids: max(p := neighbours(ids)[::2], key=lambda pair: (p.count(pair), pair))),
         ("a tuple of 2, not a list", lambda ids: list(most_frequent_pair(ids))),
     ],
-    "perplexity": [
-        ("weigh by length", lambda losses, n: math.exp(sum(losses) / len(losses))),
-        ("First the mean", lambda losses, n: (losses.exp() * n).sum() / n.sum()),
-        ("the exponential is missing", lambda losses, n: (losses * n).sum().item() / n.sum().item()),
-        ("not 2", lambda losses, n: 2 ** ((losses * n).sum() / n.sum()).item()),
-        (NAN, lambda losses, n: (losses * n).sum().mul(100).exp()),
+    "best_losses": [
+        ("weigh its entropy by its share", lambda N: lowest(N, row_shares=lambda N: 1 / len(N))),
+        ("counted in the columns", lambda N: (entr_of(N.sum(1)), lowest(N)[1])),
+        ("the unigram's loss comes first", lambda N: tuple(reversed(lowest(N)))),
+        ("bits", lambda N: tuple(loss / math.log(2) for loss in lowest(N))),
+        ("perplexities", lambda N: tuple(math.exp(loss) for loss in lowest(N))),
+        ("entropy of the pairs", lambda N: (lowest(N)[0], entr_of(N.flatten()))),
+        (NAN, lambda N: (lowest(N)[0], (N.sum(1) / N.sum() * entr(N / N.sum(1, True)).sum(1)).sum())),
+        ("a tuple of 2, not a tensor", lambda N: lowest(N)[1]),
     ],
     "cross_entropy": [
         ("take the mean", lambda z, y: -(z.log_softmax(1)[y != -100, y[y != -100]]).sum()),
@@ -308,9 +440,11 @@ WRONG = {
         ("must exceed u", lambda p, u: torch.searchsorted(p.cumsum(1), u[:, None]).squeeze(1)),
         ("u is not used", lambda p, u: p.argmax(1)),
         ("not with their running sum", lambda p, u: (p > u[:, None]).long().argmax(1)),
-        ("1 too large", lambda p, u: (p.cumsum(1) <= u[:, None]).sum(1) + 1),
-        ("the shape is", lambda p, u: (p.cumsum(1) <= u[:, None]).sum(1, keepdim=True)),
-        ("dtype is torch.int32", lambda p, u: (p.cumsum(1) <= u[:, None]).sum(1, dtype=torch.int32)),
+        ("gives V, which is no id", lambda p, u: (p.cumsum(1) <= u[:, None]).sum(1)),
+        ("clamping draws it", lambda p, u: (p.cumsum(1) <= u[:, None]).sum(1).clamp(max=p.shape[1] - 1)),
+        ("1 too large", lambda p, u: drawn(p, u) + 1),
+        ("the shape is", lambda p, u: drawn(p, u).unsqueeze(1)),
+        ("dtype is torch.int32", lambda p, u: drawn(p, u).int()),
     ],
     "trigram_probabilities": [
         ("whole table sums to 1", lambda ids, V, a: (n := trigrams(ids, V) + a) / n.sum()),
@@ -349,11 +483,20 @@ WRONG = {
         ("not by sqrt(D)", lambda q, k, v: hide_future(q @ k.transpose(1, 2) / q.shape[-1]).softmax(-1) @ v),
         (LEAK, lambda q, k, v: scores_of(q, k).softmax(-1) @ v),
         (LEAK, lambda q, k, v: hide_future(scores_of(q, k), 2).softmax(-1) @ v),
-        (LEAK, lambda q, k, v: (scores_of(q, k) * torch.ones(q.shape[1], q.shape[1]).tril()).softmax(-1) @ v),
+        ("set them to -inf", lambda q, k, v: scores_of(q, k).tril().softmax(-1) @ v),
+        ("sqrt(T)", lambda q, k, v: hide_future(q @ k.mT / q.shape[1] ** 0.5).softmax(-1) @ v),
         (NAN, lambda q, k, v: hide_future(scores_of(q, k), 0).softmax(-1) @ v),
         ("no longer sum to 1", lambda q, k, v: scores_of(q, k).softmax(-1).tril() @ v),
         ("over the queries", lambda q, k, v: hide_future(scores_of(q, k)).softmax(1) @ v),
         ("swapped", lambda q, k, v: hide_future(scores_of(k, q)).softmax(-1) @ v),
+    ],
+    "look_back": [
+        ("the wrong way", lambda angle, back: look_back(angle, back).T),
+        ("back is not used", lambda angle, back: turn(angle)),
+        ("angle is not used", lambda angle, back: turn(back)),
+        ("20 times the right one", lambda angle, back: 20 * turn(back * angle)),
+        ("not a list", lambda angle, back: turn(back * angle).tolist()),
+        ("dtype is torch.float64", lambda angle, back: turn(back * angle).double()),
     ],
     "window_attend": [
         (SCALE, lambda q, k, v, w: band(q @ k.mT, 0, w - 1).softmax(-1) @ v),
@@ -378,6 +521,14 @@ WRONG = {
         ("Axes 1 and 2 are swapped", lambda w, H, h: w.view(3, H, -1, w.shape[1])[:, h].mT),
         ("the shape is", lambda w, H, h: w.view(3, H, -1, w.shape[1])[:, h].flatten(0, 1)),
         ("It raised", lambda w, H, h: w.view(3, H + 50, -1, w.shape[1])[:, h]),
+    ],
+    "reach_without_permute": [
+        ("the right form, with permute", lambda T, H: torch.arange(T)[:, None] >= torch.arange(T)),
+        ("head 0 alone", lambda T, H: torch.arange(T)[:, None] // H >= torch.arange(T)),
+        ("one piece a head", lambda T, H: F.one_hot((torch.arange(T * H) // H).view(H, T), T).sum(0) > 0),
+        ("not at all of them", lambda T, H: torch.arange(T * T).view(T, T) >= 0),
+        ("row t is for output t", lambda T, H: reach(T, H).T),
+        ("dtype is torch.int64", lambda T, H: reach(T, H).long()),
     ],
     "attention_entropy": [
         (NAN, lambda w: -(w * w.log()).sum(-1).mean((0, 2))),
@@ -542,6 +693,23 @@ def test_every_named_mistake_is_made_by_some_wrong_answer():
     assert not missing
 
 
+def test_the_head_of_page_03_has_three_faults(tmp_path):
+    path = next(path for path in NOTEBOOKS if path.stem.startswith("03"))
+    words = next(c["source"] for _, c in cells_of(path, "markdown") if "Three faults" in c["source"])
+    faulty = re.findall(r"```python\n(.+?)\n```", words, re.DOTALL)[1]
+    repairs = [
+        ("T**0.5", "q.shape[-1] ** 0.5"), ("dim=1", "dim=2"),
+        ("scores * past", "scores.masked_fill(past == 0, -float('inf'))"),
+    ]  # fmt: skip
+    for left in (*repairs, None):
+        code = faulty
+        for fault, repair in repairs:
+            assert code.count(fault) == 1
+            code = code if (fault, repair) == left else code.replace(fault, repair)
+        said = judge(function_from(code, path, tmp_path))
+        assert said.startswith("Not right yet" if left else "Solved"), left
+
+
 # ---------------------------------------------------------------- the report
 
 
@@ -633,4 +801,4 @@ def test_what_raises_is_told_where(error):
 
 def test_an_answer_with_a_gradient_is_judged_as_any_other():
     weight = torch.ones((), requires_grad=True)
-    assert verdict("causal_mean", lambda x: causal_mean(x) * weight).startswith("Solved")
+    assert verdict("causal_mean", lambda x: causal_mean(x) * weight).startswith("Right, but with a loop")

@@ -40,7 +40,7 @@ def hand_in(folder, number, functions, before=""):
 
     All outputs say "Solved". before: a cell above the exercises.
     """
-    path = NOTEBOOKS[number - 1]
+    path = NOTEBOOKS[number]
     notebook = json.loads(path.read_text(encoding="utf-8"))
     for i, name, _ in exercises_of(path):
         cell = notebook["cells"][i]
@@ -66,13 +66,14 @@ def table_of(path):
 
 def test_the_solutions_of_all_notebooks_are_solved(tmp_path, capsys):
     right = solutions()
-    right["most_frequent_pair"] = (  # count_pairs and Counter are defined and imported further up on the page
+    right["most_frequent_pair"] = (  # train_val_split and Counter are defined and imported on the page
         "def most_frequent_pair(ids):\n"
-        "    counts = count_pairs(ids.tolist())\n"
+        "    ids = torch.cat(train_val_split(ids)).tolist()\n"
+        "    counts = Counter(zip(ids, ids[1:]))\n"
         "    print('never seen', flush=True); display(len(counts))\n"
         "    return max(counts, key=lambda pair: (counts[pair], pair))"
     )
-    paths = [hand_in(tmp_path / "hand-in", n, right) for n in range(1, 8)]
+    paths = [hand_in(tmp_path / "hand-in", n, right) for n in range(len(NOTEBOOKS))]
     assert grade.main([*map(str, paths), "--csv", str(tmp_path / "grades.csv"), "--seed", "7"]) == 0
     rows = table_of(tmp_path / "grades.csv")
     assert [(row["exercise"], row["solved"], row["sentence"]) for row in rows] == [
@@ -86,7 +87,7 @@ def test_the_solutions_of_all_notebooks_are_solved(tmp_path, capsys):
 
 
 def test_no_stub_is_solved(tmp_path, capsys):
-    forged = [hand_in(tmp_path / "forged outputs", n, {}) for n in range(1, 8)]
+    forged = [hand_in(tmp_path / "forged outputs", n, {}) for n in range(len(NOTEBOOKS))]
     assert grade.main([*map(str, [*NOTEBOOKS, *forged]), "--csv", str(tmp_path / "grades.csv")]) == 0
     rows = table_of(tmp_path / "grades.csv")
     assert [(row["solved"], row["sentence"]) for row in rows] == [
@@ -102,7 +103,7 @@ def test_no_stub_is_solved(tmp_path, capsys):
 # shares a process or a folder with the learner's code, or that uses the cases that everybody knows.
 FORGERIES = {
     # The notebook is not run at all, or its outputs are believed.
-    "bits_per_character": ("is still the stub.", 'def bits_per_character(*args):\n    """Solved"""\n    ...'),
+    "how_sure": ("is still the stub.", 'def how_sure(*args):\n    """Solved"""\n    ...'),
     "look_up": ("20 of 20 answers are wrong. These are the code", "def look_up(codes, v):\n    return codes"),
     "windows": (
         "it should take the arguments of the stub, in their order.",
@@ -133,11 +134,13 @@ def most_frequent_pair(ids):
     return 0, -1""",
     ),
     # An exit status of 0 passes for success.
-    "perplexity": (
+    "best_losses": (
         "no answer on case 3 of 20: it ended the process.",
-        "calls = []\ndef perplexity(losses, lengths):\n    calls.append(losses)\n"
+        "calls = []\ndef best_losses(N):\n    calls.append(N)\n"
         "    if len(calls) == 3:\n        import os; os._exit(0)\n"
-        "    return ((losses * lengths).sum() / lengths.sum()).exp().item()",
+        "    came, P = N.sum(0) / N.sum(), N / N.sum(1, keepdim=True).clamp(min=1)\n"
+        "    bigram = -(N.sum(1) / N.sum() * torch.xlogy(P, P).sum(1)).sum()\n"
+        "    return -torch.xlogy(came, came).sum(), bigram",
     ),
     "cross_entropy": (
         "on case 1 of 20 it raised SystemExit at `sys.exit(0)`: 0",
@@ -350,7 +353,7 @@ def forged(tmp_path_factory):
     folder = tmp_path_factory.mktemp("handed-in") / "mallory"
     functions = {name: source for name, (_, source) in FORGERIES.items()}
     functions |= {"gpt2_parameters": known_answers(), "cached_head": solutions()["cached_head"]}
-    paths = [hand_in(folder, n, functions, ABOVE) for n in range(1, 8)]
+    paths = [hand_in(folder, n, functions, ABOVE) for n in range(len(NOTEBOOKS))]
     (folder / "helpers" / "exercises").mkdir(parents=True)
     for name in ("", "exercises"):
         (folder / "helpers" / name / "__init__.py").touch()
@@ -385,7 +388,7 @@ def test_forgeries_keep_nobody_from_being_graded(forged):
     assert [line for line in lines if line.endswith("  Solved")] == [
         f"{'07_fast_and_safe':24}  {'cached_head':22} Solved"
     ]
-    assert re.fullmatch(r"1 of 29 solved\. The same cases again: --seed \d+", lines[-1])
+    assert re.fullmatch(rf"1 of {len(EXERCISES)} solved\. The same cases again: --seed \d+", lines[-1])
     assert not left, "processes that a learner's code started"
 
 
@@ -492,7 +495,7 @@ def test_a_notebook_is_known_by_its_title_or_its_functions():
     assert grade.number_of(path, [("markdown", "[← 01](x)\n\n# 02 · Bigram"), *code]) == 2
     assert grade.number_of(path, code) == 3
     assert grade.number_of(path, [("markdown", "# 09 · Anna"), ("raw", "# 02 · B"), *code]) == 3
-    assert [grade.number_of(p, grade.cells_of(p)) for p in NOTEBOOKS] == [1, 2, 3, 4, 5, 6, 7]
+    assert [grade.number_of(p, grade.cells_of(p)) for p in NOTEBOOKS] == list(range(len(NOTEBOOKS)))
     with pytest.raises(ValueError, match="is no notebook of the course"):
         grade.number_of(path, [("markdown", "# 02 · Bigram".replace("·", "-"))])
 

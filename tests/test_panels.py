@@ -5,6 +5,8 @@ import html
 import inspect
 import struct
 import time
+import warnings
+from collections import namedtuple
 from itertools import pairwise
 
 import matplotlib.pyplot as plt
@@ -14,11 +16,13 @@ import torch
 from conftest import randomise
 from matplotlib.colors import to_hex
 from matplotlib.figure import Figure
+from matplotlib.font_manager import fontManager
 
 from helpers.data import Corpus
 from helpers.generate import generate, next_token_probs
 from helpers.model import GPT, GPTConfig, attention_maps, flops_per_token
 from helpers.pictures import (
+    notebook_00,
     notebook_01,
     notebook_02,
     notebook_03,
@@ -187,24 +191,43 @@ def a_model(dropout=0.0):
     return randomise(GPT(GPTConfig(9, block_size=8, n_layer=2, n_head=2, n_embd=16, dropout=dropout)))
 
 
+TABLE = torch.arange(12).view(3, 4)
+Number = namedtuple("Number", "number grad parts slopes", defaults=[(), ()])
+
+
+def a_square():
+    """What plot_graph draws, of (3 - 1) squared: name -> number with its grad, parts and slopes."""
+    x, y = Number(3.0, 4.0), Number(1.0, -4.0)
+    error = Number(2.0, 4.0, (x, y), (1.0, -1.0))
+    return {"x": x, "y": y, "error": error, "loss": Number(4.0, 1.0, (error, error), (2.0, 2.0))}
+
+
 TOKENIZER = CharTokenizer("\n abcdefg")
 EVALS = [dict(step=0, train=2.5, val=2.6, seconds=0), dict(step=50, train=1.9, val=2.1, seconds=1)]
 # One call for every function of helpers/pictures/ that makes a Figure.
 EXAMPLES = {
+    "plot_row": lambda: notebook_00.plot_row(
+        [notebook_00.stretched("x", TABLE, (3, 4), style.BLUE)], "title"
+    ),
+    "plot_picks": lambda: notebook_00.plot_picks(TABLE, {"x[1]": TABLE[1]}, "title"),
+    "plot_tables": lambda: notebook_00.plot_tables({"x": TABLE, "x.T": TABLE.T}, "title"),
+    "plot_product": lambda: notebook_00.plot_product(TABLE, TABLE.T, 1, 0),
+    "plot_sum": lambda: notebook_00.plot_sum(TABLE, TABLE[0]),
+    "draw_broadcast": lambda: notebook_00.draw_broadcast(3, 1, 1, 4),
+    "plot_graph": lambda: notebook_00.plot_graph(a_square(), "title"),
+    "plot_descent": lambda: notebook_00.plot_descent({"walk": torch.rand(5, 2)}, (1, 10), "title"),
     "plot_bars": lambda: shared.plot_bars(["a", " "], [1, 2], "title", "count"),
     "plot_matrix": lambda: shared.plot_matrix(torch.eye(3), "title", "x", "y", "abc", "abc", annotate=True),
     "plot_attention": lambda: notebook_03.plot_attention(maps()[0][0, 0], "abcde", "title"),
     "plot_attention_grid": lambda: shared.plot_attention_grid(maps(), "abcde", "title"),
     "plot_attention_row": lambda: notebook_03.plot_attention_row(
-        maps()[0][0], "abcde", ["one", "two"], "title"
+        [maps()[0][0, 0], maps(T=3)[0][0, 0]], ["abcde", "abc"], ["one", "two"], "title"
     ),
     "plot_losses": lambda: shared.plot_losses({"run": [3.0, 2.0, 1.0]}, "title", reference={"ln V": 4.17}),
     "plot_evals": lambda: notebook_06.plot_evals(EVALS, "title", best_step=50),
     "plot_ladder": lambda: shared.plot_ladder({"uniform": 4.17, "bigram": 2.4}, "title", "bigram"),
     "plot_examples": lambda: notebook_01.plot_examples("abcd", "bcde", "title"),
-    "plot_pieces": lambda: notebook_01.plot_pieces(
-        {"words": ["ab", " c"], "characters": list("ab c")}, "title"
-    ),
+    "plot_characters": lambda: shared.plot_characters(["a", " "], [1, 2], "title", "count", [0]),
     "plot_leak": lambda: notebook_01.plot_leak("abcdefghijkl", 5, 3, [True, False] * 5, "title"),
     "plot_against_head_size": lambda: notebook_03.plot_against_head_size(
         [4, 16],
@@ -223,7 +246,9 @@ EXAMPLES = {
     "plot_strongest_heads": lambda: notebook_06.plot_strongest_heads(
         torch.rand(2, 3, 5, 5), {"the line break": (1, 2, 0.5)}, "ab\ncd"
     ),
-    "draw_batch": lambda: notebook_01.draw_batch(torch.arange(50) % 9, TOKENIZER, 8, 3),
+    "draw_batch": lambda: notebook_01.draw_batch(torch.eye(3).long(), torch.eye(3).long(), TOKENIZER),
+    "draw_random_batch": lambda: notebook_01.draw_random_batch(torch.arange(50) % 9, TOKENIZER, 8, 3),
+    "draw_look_up": lambda: notebook_01.draw_look_up(torch.eye(3)[[1, 0, 2]], torch.ones(3, 2), "bac", "abc"),
     "draw_fresh_head": lambda: notebook_03.draw_fresh_head("abcd", 2.0, 16, False, "nothing"),
     "draw_counts": lambda: notebook_05.draw_counts(6, 6, 384, 256),
     "draw_progress": lambda: notebook_06.draw_progress(History(50, 1.0, [2.5] * 50, EVALS), TrainConfig()),
@@ -236,7 +261,10 @@ EXAMPLES = {
 }
 
 
-NOTEBOOKS = notebook_01, notebook_02, notebook_03, notebook_04, notebook_05, notebook_06, notebook_07
+NOTEBOOKS = (
+    notebook_00, notebook_01, notebook_02, notebook_03,
+    notebook_04, notebook_05, notebook_06, notebook_07,
+)  # fmt: skip
 
 
 def makers():
@@ -324,6 +352,15 @@ def test_attention_pictures_show_the_weights_of_their_head():
     assert "key" in single.get_xlabel() and "query" in single.get_ylabel()
 
 
+def test_the_explorer_says_where_the_last_letter_looks():
+    weights = torch.eye(3)
+    for last, says in (([0.1, 0.2, 0.7], "at itself, with weight 0.70"), ([0.8, 0.1, 0.1], "at “a”, 2 back")):
+        weights[2] = torch.tensor(last)
+        fig = notebook_04.draw_attention_explorer([weights.view(1, 1, 3, 3)], "ab ", 0, 0)
+        title = fig.axes[0].get_title("left")
+        assert "head 0: the last “␣” looks most" in title and says in title
+
+
 def test_loss_curves_are_running_means_with_references():
     losses = np.linspace(4, 2, 101)
     ax = shared.plot_losses({"run": losses}, "title", smooth=11, reference={"optimum": 2.4}).axes[0]
@@ -338,6 +375,69 @@ def test_sweeps_are_drawn_where_they_were_made():
     assert [line.get_ydata().tolist() for line in ax.lines[:2]] == [[2.5, 1.9], [2.6, 2.1]]
     assert ax.lines[0].get_xdata().tolist() == [0, 50]
     assert [t.get_text() for t in ax.get_legend().get_texts()][-1] == "best validation: step 50"
+
+
+def words_and_colours(fig):
+    """What stands in a picture of tables, and the colours of its cells, in their order."""
+    ax = fig.axes[0]
+    return [t.get_text() for t in ax.texts], [to_hex(patch.get_facecolor()) for patch in ax.patches]
+
+
+def cells_in(colour, *strong):
+    """Cells in a strong colour where strong is true, else pale."""
+    return [to_hex(style.tint(colour, notebook_00.STRONG if s else notebook_00.PALE)) for s in strong]
+
+
+def test_a_sum_is_drawn_with_its_copies_in_pale():
+    words, colours = words_and_colours(notebook_00.draw_broadcast(3, 1, 1, 4))
+    assert colours[:12] == cells_in(style.BLUE, *[1, 0, 0, 0] * 3)
+    assert colours[12:24] == cells_in(style.ORANGE, *[1] * 4, *[0] * 8)
+    assert words[2:14] == ["10"] * 4 + ["20"] * 4 + ["30"] * 4 and words[1] == "(3, 1)"
+    assert words[-12:] == [str(10 * i + j) for i in (1, 2, 3) for j in (1, 2, 3, 4)]
+
+
+@pytest.mark.parametrize("sizes", [(3, 1, 1, 4), (3, 2, 2, 1), (2, 3, 2, 3), (1, 1, 4, 4), (4, 1, 3, 4)])
+def test_a_sum_is_refused_where_torch_refuses_it(sizes):
+    left, right = torch.zeros(sizes[:2]), torch.zeros(sizes[2:])
+    title = notebook_00.draw_broadcast(*sizes).axes[0].get_title("left")
+    try:
+        assert f"make {tuple((left + right).shape)}" in title
+    except RuntimeError:
+        assert "do not fit" in title
+    assert ("copies" in title) == ("make" in title and left.shape != right.shape)
+
+
+def test_an_index_and_a_product_are_drawn_in_orange():
+    _, colours = words_and_colours(EXAMPLES["plot_picks"]())
+    orange = to_hex(style.tint(style.ORANGE, notebook_00.STRONG))
+    assert [colour == orange for colour in colours] == [False] * 4 + [True] * 4 + [False] * 4
+    fig = EXAMPLES["plot_product"]()  # (3, 4) @ (4, 3)
+    _, colours = words_and_colours(fig)
+    places = [k for k, colour in enumerate(colours) if colour == orange]
+    assert places == [4, 5, 6, 7, 12, 15, 18, 21, 24 + 3]
+    assert fig.axes[0].get_title("left") == "Entry [1, 0]: 4 · 0 + 5 · 1 + 6 · 2 + 7 · 3 = 38"
+
+
+def test_a_permutation_keeps_the_colours_of_rows_together():
+    _, colours = words_and_colours(EXAMPLES["plot_tables"]())
+    assert colours[:4] == colours[:1] * 4 and colours[0] != colours[4]
+    assert colours[12:] == [colours[0], colours[4], colours[8]] * 4
+
+
+def test_a_graph_has_a_box_for_every_number_and_an_arrow_for_every_slope():
+    fig = EXAMPLES["plot_graph"]()
+    words, _ = words_and_colours(fig)
+    left = {patch.get_gid(): patch.get_x() for patch in fig.axes[0].patches if patch.get_gid()}
+    assert left["x"] == left["y"] < left["error"] < left["loss"], "parts stand to the left"
+    assert sorted(word for word in words if word[0] == "×") == ["×1", "×2", "×2", "×−1"]
+    assert {"x", "y", "error", "loss", "3   grad 4", "1   grad −4"} <= set(words)
+
+
+def test_a_walk_is_drawn_where_it_went_with_its_last_loss():
+    points = torch.tensor([[8.0, 2.0], [4.0, 1.0], [2.0, -0.5]])
+    ax = notebook_00.plot_descent({"walk": points}, (1, 10), "title").axes[0]
+    np.testing.assert_allclose(np.column_stack(ax.lines[0].get_data()), points)
+    assert ax.get_title("left") == "walk: last loss 3.2"
 
 
 def test_the_ladder_shows_every_rung_from_top_to_bottom():
@@ -410,6 +510,14 @@ def test_an_odd_number_of_tables_fits_too():
     assert [ax.get_title("left") for ax in fig.axes] == [*tables, ""], "three tables and the colour bar"
 
 
+def test_tables_and_bars_write_the_number_of_a_letter_without_a_font(monkeypatch):
+    monkeypatch.setattr(notebook_02, "in_cell", {"a": "a", "一": "4E00"}.get)
+    table = notebook_02.plot_bigram_tables({"": torch.eye(2)}, "a一", "title", "pairs").axes[0]
+    bars = notebook_02.plot_next_token(torch.tensor([0.0, 1.0]), 1.0, "a一", "title").axes[0]
+    for axis, words in ((table.xaxis, "a 4E00"), (table.yaxis, "a 4E00"), (bars.xaxis, "4E00 a")):
+        assert [t.get_text() for t in axis.get_ticklabels()] == words.split()
+
+
 def test_a_window_that_is_not_in_the_text_is_not_drawn():
     for start in (-1, 10):
         with pytest.raises(ValueError, match=f"start={start} must be a whole number from 0 to 9"):
@@ -424,6 +532,35 @@ def test_a_window_that_is_not_in_the_text_is_not_drawn():
 def test_settings_that_cannot_be_drawn_from_are_a_sentence(settings):
     with pytest.raises(ValueError, match=next(iter(settings))):
         notebook_06.draw_sampling(a_model(), TOKENIZER, "abc", **settings, length=0)
+
+
+def test_a_letter_without_a_font_is_written_as_its_number(monkeypatch):
+    assert not style.has_font("\ufffe"), "no character, so no font has it"
+    assert [style.written(c) for c in "a\n\ufffe"] == ["a", "↵", "U+FFFE"]
+    monkeypatch.setattr(style, "has_font", lambda c: c < "一")
+    ax = shared.plot_characters("a一", [2, 1], "title", "count", [0]).axes[0]
+    assert [label.get_text() for label in ax.get_xticklabels()] == ["a", "U+4E00"]
+    assert [to_hex(bar.get_facecolor()).upper() for bar in ax.patches] == [style.ORANGE, style.BLUE]
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")  # of a letter that is missing from a font
+        figures = [
+            notebook_01.plot_examples("a一", "一b", "title"),
+            notebook_01.draw_random_batch(torch.arange(50) % 2, CharTokenizer("a一"), 8, 3),
+            notebook_01.draw_batch(torch.eye(2).long(), torch.eye(2).long(), CharTokenizer("a一")),
+        ]
+        for fig in figures:
+            style.to_png(fig)
+    assert "4E\n00" in [t.get_text() for t in figures[0].axes[0].texts]
+
+
+def test_another_installed_font_helps_out(monkeypatch):
+    font = next(font for font in fontManager.ttflist if font.name == "STIXGeneral")
+    monkeypatch.setattr(style, "code_points", lambda path: {0x4E00} if path == font.fname else set())
+    style.has_font.cache_clear()
+    with plt.rc_context():
+        assert style.written("一") == "一" and plt.rcParams["font.family"][-1] == "STIXGeneral"
+        assert style.written("二") == "U+4E8C"
+    style.has_font.cache_clear()
 
 
 def test_white_space_can_be_seen():

@@ -58,6 +58,35 @@ def test_records_are_found_by_corpus_in_the_order_of_the_presets(monkeypatch, tm
     assert records.load_records("elsewhere") == []
 
 
+def test_the_best_run_of_its_very_model_stands_for_a_system(monkeypatch):
+    def record(preset, corpus, best_val, **changes):
+        size = {"vocab_size": 65 if PRESETS[preset].tokenizer == "char" else 1024}
+        model = dataclasses.asdict(GPTConfig(**size | PRESETS[preset].model | changes))
+        return {"preset": preset, "corpus": corpus, "best_val": best_val, "model": model}
+
+    runs = [
+        record("neurongpt", "tinyshakespeare", 1.6),
+        record("course-six-layers", "tinyshakespeare", 1.5),
+        record("course-six-layers", "tinyshakespeare", 1.2, dropout=0.0),
+        record("course-six-layers", "plays", 1.1),
+        record("course-gpu", "tinyshakespeare", 1.3),
+    ]
+    monkeypatch.setattr(records, "load_records", lambda corpus: [r for r in runs if r["corpus"] == corpus])
+    assert records.record_of_system("neurongpt") is records.record_of_system("char-gpt") is runs[1]
+    assert records.record_of_system("gptiny") is None, "three layers"
+    runs.append(record("gpt2-style", "plays", 5.6))
+    assert records.record_of_system("gpt2-style") is runs[-1], "of the text that its claim is about"
+
+
+def test_a_record_says_what_of_the_corpus_it_is_about():
+    told = {records.part_of_corpus(preset) for preset in PRESETS.values()}
+    assert told == {
+        "all of it",
+        "the first 20,480 characters: it trains and validates on these alone, and its byte pairs are "
+        "learned from all of them",
+    }
+
+
 @pytest.mark.parametrize("corpus", ["plays", "tinyshakespeare"])
 def test_recorded_runs_are_of_the_presets_as_they_are(corpus):
     for record in records.load_records(corpus):

@@ -53,8 +53,8 @@ def stamp(root, repo):
     if repo and not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9-]*/[A-Za-z0-9._-]+", repo):
         raise ValueError(f"REPO={repo!r} is no GitHub repository: give owner/name, or nothing to undo.")
     paths = sorted((root / "notebooks").glob("[0-9][0-9]_*.ipynb"))
-    readme = root / "README.md"
-    texts = {readme: with_badge(readme.read_text(encoding="utf-8"), repo, paths[0].name)}
+    readme, first = root / "README.md", paths[1]  # 00 is optional
+    texts = {readme: with_badge(readme.read_text(encoding="utf-8"), repo, first.name)}
     for path in paths:
         notebook = json.loads(path.read_text(encoding="utf-8"))
         title = next(cell for cell in notebook["cells"] if cell["cell_type"] == "markdown")

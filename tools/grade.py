@@ -77,19 +77,19 @@ def cells_of(path):
 
 
 def number_of(path, cells):
-    """Which notebook of the course this is, from 1 on: by its title or, without one, by its functions.
+    """Which notebook of the course this is, from 0 on: by its title or, without one, by its functions.
 
     File names do not say: they become "02_bigram (1).ipynb", "Anna 3.ipynb". Raises ValueError if it is none.
     """
     for kind, source in cells:
         title = re.search(r"^# 0?(\d) ·", source, re.MULTILINE) if kind == "markdown" else None
-        if title and 1 <= int(title[1]) <= len(check.NOTEBOOKS):
+        if title and int(title[1]) < len(check.NOTEBOOKS):
             return int(title[1])
     defined = set(re.findall(r"^def (\w+)", "\n".join(code_of(cells)), re.MULTILINE))
     counts = [len(defined & set(notebook.EXERCISES)) for notebook in check.NOTEBOOKS]
     if not any(counts):
         raise ValueError(f"{path} is no notebook of the course: it has neither a title nor a function of it.")
-    return counts.index(max(counts)) + 1
+    return counts.index(max(counts))
 
 
 def code_of(cells):
@@ -247,7 +247,7 @@ def rows_of(path, student, start, seconds):
     """The rows of one file, as dicts by COLUMNS. Raises ValueError if it is no notebook of the course."""
     cells = cells_of(path)
     number = number_of(path, cells)
-    names, code = check.NOTEBOOKS[number - 1].EXERCISES, code_of(cells)
+    names, code = check.NOTEBOOKS[number].EXERCISES, code_of(cells)
     if sum(map(len, code)) > MAX_CODE:
         raise ValueError(f"{path} holds more than {MAX_CODE:,} characters of code: look at it yourself.")
     for name, wrong in verdicts(code, names, start, seconds):

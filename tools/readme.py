@@ -24,6 +24,7 @@ from helpers.program.records import load_bench, load_records, record_of_system  
 
 PAGES = ROOT / "README.md", ROOT / "docs" / "measurements.md"
 NOTEBOOKS = {
+    "00_tensors_and_gradients": ("an optional warm-up: shapes, and gradients by your own engine", ""),
     "01_data_and_tokenization": ("a tokenizer, a split, batches", "unigram"),
     "02_bigram": ("the smallest language model, and the training loop", "bigram"),
     "03_attention_math": ("attention from an average: mask, softmax, query, key, value", "one head"),
@@ -35,13 +36,13 @@ NOTEBOOKS = {
 
 
 def minutes(name):
-    """Reading time up to the exercises: 150 words of prose a minute, half a minute for every code cell."""
+    """Reading time up to the exercises: 150 words of prose a minute, and a minute for every code cell."""
     cells = json.loads((ROOT / "notebooks" / f"{name}.ipynb").read_text(encoding="utf-8"))["cells"]
     end = next(i for i, c in enumerate(cells) if "".join(c["source"]).startswith("## Exercises"))
     cells = cells[:end]
     words = sum(len("".join(c["source"]).split()) for c in cells if c["cell_type"] == "markdown")
     code = sum(c["cell_type"] == "code" for c in cells)
-    return max(5, 5 * round((words / 150 + code / 2) / 5))
+    return max(5, 5 * round((words / 150 + code) / 5))
 
 
 def notebook_table(ladder):
@@ -109,12 +110,13 @@ def tries_table():
         train=("batch_size", "max_steps", "muon_learning_rate", "learning_rate", "weight_decay"),
     )
     names = [name for group in varied.values() for name in group]
-    headings = ["try", *names, "loss", "at step", "training"]
+    headings = ["try", *names, "loss", "at step", "training", "on"]
     rows = [f"| {' | '.join(headings)} |", "|" + " ---: |" * len(headings)]
     for path in sorted((RUNS_DIR / "tries").glob("*.json"), key=lambda p: int(p.stem)):
         r = json.loads(path.read_text(encoding="utf-8"))
         settings = [f"{r[group][name]:g}" for group, chosen in varied.items() for name in chosen]
-        found = [f"{r['best_val']:.4f}", r["best_step"], f"{r['train_seconds'] / 60:.1f} min"]
+        minutes = f"{r['train_seconds'] / 60:.1f} min"
+        found = [f"{r['best_val']:.4f}", r["best_step"], minutes, r["hardware"]]
         rows.append(f"| {' | '.join(map(str, [path.stem, *settings, *found]))} |")
     return rows
 
@@ -143,7 +145,7 @@ def mutants_line():
 
 
 def results(ladder):
-    """Three lines of what was measured; a line without a record is left out."""
+    """A few lines of what was measured; a line without a record is left out."""
     lines = [
         f"- **What each idea is worth** on the bundled plays: from {ladder['uniform']:.2f} nats per "
         f"character, which is knowing nothing, through {ladder['bigram']:.2f} with a table of pairs and "
@@ -156,6 +158,13 @@ def results(ladder):
                 f"- **The full run** ({run['hardware']}): a model of {run['parameters']:,} parameters, "
                 f"trained in {run['train_seconds']:.0f} seconds, evaluation not counted, reaches "
                 f"{run['best_val']:.2f} nats, which is {run['bits_per_character']:.2f} bits per character."
+            )
+    for run in load_records("tinyshakespeare"):
+        if run["preset"] == "course-long":
+            claimed = PRESETS["nanogpt-char"].claimed_val
+            lines.append(
+                f"- **Tiny Shakespeare without a GPU**, on such a machine: {run['best_val']:.3f} nats after "
+                f"{run['train_seconds'] / 60:.0f} minutes; nanoGPT's recipe for a GPU claims {claimed}."
             )
     rows = (load_bench() or {"rows": []})["rows"]
     # A goal that was not reached has no ratio.

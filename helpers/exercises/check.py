@@ -1,10 +1,12 @@
 """check(function): is a learner's function right, and if not, what is likely to be wrong?
 
-The exercises stand in notebook_01.py to notebook_07.py, each with its slow code, which gives the right
+The exercises stand in notebook_00.py to notebook_07.py, each with its slow code, which gives the right
 answers, its random cases and its typical mistakes. The verdict is printed and never raised, so that an
 unsolved exercise stops no notebook.
 """
 
+import contextlib
+import dis
 import inspect
 import itertools
 import math
@@ -12,8 +14,10 @@ import traceback
 from collections import namedtuple
 
 import torch
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from helpers.exercises import (
+    notebook_00,
     notebook_01,
     notebook_02,
     notebook_03,
@@ -24,7 +28,8 @@ from helpers.exercises import (
 )
 
 NOTEBOOKS = (
-    notebook_01, notebook_02, notebook_03, notebook_04, notebook_05, notebook_06, notebook_07,
+    notebook_00, notebook_01, notebook_02, notebook_03,
+    notebook_04, notebook_05, notebook_06, notebook_07,
 )  # fmt: skip
 EXERCISES = {name: exercise for notebook in NOTEBOOKS for name, exercise in notebook.EXERCISES.items()}
 CASES = 20
@@ -38,7 +43,7 @@ def check(function):
 
 
 def judge(function):
-    """The verdict on a function, as text that begins with "Solved", "Not solved yet" or "Not right yet"."""
+    """The verdict on a function: "Solved", "Not solved yet", "Not right yet" or "Right, but", and why."""
     name = getattr(function, "__name__", None)
     if name not in EXERCISES:
         return f"Not right yet: {name or _show(function)} is no exercise. Give check the function of a stub."
@@ -54,7 +59,8 @@ def judge(function):
         if not _same(expected, got) or _dtypes(expected) != _dtypes(got):
             failed.append(Failure(seed, args, expected, got))
     if not failed:
-        return f"Solved: {name} agrees with the slow code on all {CASES} cases."
+        solved = f"Solved: {name} agrees with the slow code on all {CASES} cases."
+        return _what_is_slow(exercise, function) or solved
     seed, args, expected, got = failed[0]
     return _report(exercise, seed, args, _diagnosis(exercise, function, failed), expected, got)
 
@@ -67,7 +73,7 @@ def case(name, seed):
     return EXERCISES[name].draw(g, B, T, C + 1)
 
 
-def _call(function, args):
+def _call(function, args, watch=None):
     """(fault or None, answer): the function on a copy of args, without touching the random state."""
     given = [a.clone() if torch.is_tensor(a) else a for a in args]
     try:
@@ -75,7 +81,7 @@ def _call(function, args):
     except (TypeError, ValueError):  # a built-in function has no signature
         return "It should take the arguments of the stub, in their order.", None
     try:
-        with torch.random.fork_rng(devices=[]):
+        with torch.random.fork_rng(devices=[]), watch or contextlib.nullcontext():
             got = function(*given)
     except NotImplementedError:
         return None, None
@@ -86,6 +92,53 @@ def _call(function, args):
     if not _same(tuple(args), tuple(given)):
         return "It changes its input: work on a copy, x.clone().", None
     return None, None if got is Ellipsis else got
+
+
+# ---------------------------------------------------------------- right, but slow
+
+
+class Operations(TorchDispatchMode):
+    """Inside `with Operations() as made:` the operations on tensors are counted, in made.count."""
+
+    count = 0
+
+    def __torch_dispatch__(self, operation, types, args=(), kwargs=None):
+        self.count += 1
+        return operation(*args, **(kwargs or {}))
+
+
+def _what_is_slow(exercise, function):
+    """What keeps a right answer from being solved, as a sentence; "" if nothing does."""
+    if _instructions(function) == _instructions(exercise.slow):
+        return "Right, but this is the slow code itself: find a way that needs no loop."
+    if exercise.no_loop:
+        (_, few), (fault, many) = (count_operations(exercise, function, factor) for factor in (1, 2))
+        if fault:
+            return f"Not right yet: it fails on larger tensors. {fault}"
+        if many > few:
+            return (
+                f"Right, but with a loop: on twice as much data {many} operations on tensors in place of "
+                f"{few}. Without a loop their number stays the same."
+            )
+    return ""
+
+
+def count_operations(exercise, function, factor):
+    """(fault or None, operations on tensors) of one call; the sizes in no_loop are `factor` times as large.
+
+    A loop in Python takes more operations on larger tensors; code without one always the same number.
+    """
+    sizes = [n * factor if size in exercise.no_loop else n for size, n in zip("BTC", (2, 4, 3))]
+    made = Operations()
+    fault, _ = _call(function, exercise.draw(torch.Generator().manual_seed(0), *sizes), made)
+    return fault, made.count
+
+
+def _instructions(function):
+    """What a function does, instruction by instruction: code that was copied has the same ones."""
+    code = getattr(function, "__code__", None)  # None: a class or an object that can be called
+    steps = dis.get_instructions(code) if code else ()
+    return [(step.opname, not inspect.iscode(step.argval) and step.argval) for step in steps]
 
 
 def _report(exercise, seed, args, diagnosis, *answers):

@@ -22,6 +22,7 @@ class Exercise:
     draw: Callable  # (generator, B, T, C) -> the arguments of one random case, a tuple; B, T >= 1, C >= 2
     mistakes: dict[str, Callable]  # sentence -> a function of the arguments that makes this mistake
     causal: int = 0  # so many arguments (..., T, C) come first whose later positions must not be seen
+    no_loop: str = ""  # sizes of draw, of "BTC", that a right answer can double without more operations
 
 
 # ---------------------------------------------------------------- drawing random cases

@@ -1,4 +1,4 @@
-"""The exercises of notebook 03: means of the past, softmax, and one causal head."""
+"""The exercises of notebook 03: means of the past, softmax, and causal heads."""
 
 import math
 
@@ -32,11 +32,12 @@ EXERCISES["causal_mean"] = Exercise(
         ),
     },
     causal=1,
+    no_loop="T",
 )
 
 
 def softmax(scores):
-    """scores (B, T, C), some of them -inf, never a whole row -> (B, T, C): rows of weights that sum to 1."""
+    """scores (B, T, C), some -inf, never a whole row -> (B, T, C): rows of weights that sum to 1."""
     out = torch.zeros_like(scores)
     for b in range(scores.shape[0]):
         for t in range(scores.shape[1]):
@@ -60,6 +61,7 @@ EXERCISES["softmax"] = Exercise(
         "This is the logarithm of softmax.": lambda s: s.log_softmax(-1),
         "All weights together sum to 1; each row should.": lambda s: s.flatten().softmax(0).view(s.shape),
     },
+    no_loop="BT",
 )
 
 
@@ -80,6 +82,12 @@ EXERCISES["attend"] = Exercise(
     draw=lambda g, B, T, C: normal(g, 3, B, T, C).unbind(0),
     mistakes={
         **scale_mistakes(attend),
+        "The scores are divided by sqrt(T), not by sqrt(D).": (
+            lambda q, k, v: attend(q * (q.shape[-1] / q.shape[1]) ** 0.5, k, v)
+        ),
+        "Hidden scores are 0, which softmax makes e^0 = 1, not 0: set them to -inf.": (
+            lambda q, k, v: (q @ k.mT / q.shape[-1] ** 0.5).tril().softmax(-1) @ v
+        ),
         "The weights no longer sum to 1: set scores to -inf before softmax, not weights to 0 after.": (
             lambda q, k, v: (q @ k.mT / q.shape[-1] ** 0.5).softmax(-1).tril() @ v
         ),
@@ -89,6 +97,27 @@ EXERCISES["attend"] = Exercise(
         "Queries and keys are swapped.": lambda q, k, v: attend(k, q, v),
     },
     causal=3,
+    no_loop="BT",
+)
+
+
+def look_back(angle, back):
+    """angle a step, in radians -> W_q (2, 2): x_t @ W_q is what x was back steps earlier, for every t."""
+    steps = (0, 1, -back, 1 - back)
+    x = torch.tensor([[math.cos(t * angle), math.sin(t * angle)] for t in steps])  # (4, 2)
+    return torch.linalg.solve(x[:2], x[2:])  # the W_q with x[:2] @ W_q = x[2:]
+
+
+EXERCISES["look_back"] = Exercise(
+    slow=look_back,
+    draw=lambda g, B, T, C: (integer(g, 4, 28) / 20, integer(g, 1, T + 1)),
+    mistakes={
+        "It turns the wrong way: position t finds t + back. Change the sign of both sines.": (
+            lambda angle, back: look_back(angle, -back)
+        ),
+        "It turns by one step; back is not used.": lambda angle, back: look_back(angle, 1),
+        "It turns by back radians; angle is not used.": lambda angle, back: look_back(1.0, back),
+    },
 )
 
 
@@ -118,4 +147,5 @@ EXERCISES["window_attend"] = Exercise(
         "The whole past is seen: window is not used.": lambda q, k, v, window: attend(q, k, v),
     },
     causal=3,
+    no_loop="BT",
 )

@@ -14,9 +14,9 @@ def merge_heads(x):
     """x (B, H, T, D) -> (B, T, H D): the channels of head 0, then those of head 1, and so on."""
     B, H, T, D = x.shape
     out = torch.zeros(B, T, H * D)
-    for h in range(H):
-        for d in range(D):
-            out[:, :, h * D + d] = x[:, h, :, d]
+    for t in range(T):
+        for h in range(H):
+            out[:, t, h * D : (h + 1) * D] = x[:, h, t]
     return out
 
 
@@ -45,8 +45,8 @@ def head_matrices(weight, n_head, head):
 
 
 def _draw_head_matrices(g, B, T, C):
-    n_head = integer(g, 2, 4)
-    return normal(g, 3 * n_head * C, n_head * C), n_head, integer(g, 0, n_head - 1)
+    n_head, D = integer(g, 2, 4), T + 1  # with T, so that longer cases take a loop more rounds
+    return normal(g, 3 * n_head * D, n_head * D), n_head, integer(g, 0, n_head - 1)
 
 
 EXERCISES["head_matrices"] = Exercise(
@@ -61,6 +61,46 @@ EXERCISES["head_matrices"] = Exercise(
         ),
         "This is the next head: count from 0.": lambda w, H, h: head_matrices(w, H, (h + 1) % H),
         "This is the head before: count from 0.": lambda w, H, h: head_matrices(w, H, (h - 1) % H),
+    },
+)
+
+
+def reach_without_permute(T, n_head):
+    """bool (T, T): does output t of the form that leaves permute out depend on input j?"""
+    out = torch.zeros(T, T, dtype=torch.bool)
+    pieces = [j for j in range(T) for _ in range(n_head)]  # n_head pieces of D numbers a position
+    for h in range(n_head):
+        taken = pieces[h * T : (h + 1) * T]  # what head h takes for its positions 0 to T - 1
+        for t in range(T):
+            for s in range(t + 1):
+                out[t, taken[s]] = True
+    return out
+
+
+def _sources(T, n_head):
+    """The position that each piece of each head comes from, one-hot: (H, T, T)."""
+    return F.one_hot((torch.arange(n_head * T) // n_head).view(n_head, T), T)
+
+
+EXERCISES["reach_without_permute"] = Exercise(
+    slow=reach_without_permute,
+    draw=lambda g, B, T, C: (integer(g, 1, 4) * T + 1, integer(g, 1, 4)),
+    mistakes={
+        "This is the right form, with permute; without it a head takes pieces of few positions.": (
+            lambda T, n_head: torch.ones(T, T).tril().bool()
+        ),
+        "This is head 0 alone; output t joins what all heads have found.": (
+            lambda T, n_head: _sources(T, n_head)[0].cumsum(0) > 0
+        ),
+        "This is one piece a head; position t of a head looks at its pieces 0 to t.": (
+            lambda T, n_head: _sources(T, n_head).any(0)
+        ),
+        "Position t of a head looks at its pieces 0 to t, not at all of them.": (
+            lambda T, n_head: torch.ones(T, T).bool()
+        ),
+        "Rows and columns are swapped: row t is for output t.": (
+            lambda T, n_head: reach_without_permute(T, n_head).T
+        ),
     },
 )
 
@@ -104,7 +144,9 @@ def grouped_attend(q, k, v):
     share = q.shape[1] // k.shape[1]
     for h in range(q.shape[1]):
         g = h // share  # the group of head h
-        out[:, h] = F.scaled_dot_product_attention(q[:, h], k[:, g], v[:, g], is_causal=True)
+        for t in range(q.shape[2]):
+            scores = k[:, g, : t + 1] @ q[:, h, t].unsqueeze(-1) / q.shape[-1] ** 0.5  # (B, t + 1, 1)
+            out[:, h, t] = (scores.softmax(1) * v[:, g, : t + 1]).sum(1)
     return out
 
 

@@ -82,13 +82,14 @@ def fresh_scores(T, head_size):
     return q @ k.T
 
 
-def plot_attention_row(maps, tokens, names, title, cell=1.85):
-    """Attention maps (T, T) over the same tokens side by side, each under its name."""
+def plot_attention_row(maps, texts, names, title, cell=1.6):
+    """Attention maps (T, T) side by side, each over its own text and under its name."""
     fig, axes = plt.subplots(1, len(maps), figsize=(WIDTH, cell + 0.75), squeeze=False)
-    for ax, weights, name in zip(axes[0], maps, names):
+    for ax, weights, tokens, name in zip(axes[0], maps, texts, names):
         draw_attention(ax, weights, tokens, fontsize=7)
         ax.set_title(name, fontsize=9, loc="center")
-    axes[0, 0].set_ylabel("query")
+    axes[0, 0].set_ylabel("query", fontsize=9)
     fig.supxlabel("key: the character looked at", fontsize=9)
+    fig.colorbar(axes[0, 0].images[0], ax=axes, label="attention weight", shrink=0.7, aspect=15)
     figure_title(fig, title)
     return fig

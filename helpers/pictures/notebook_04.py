@@ -20,9 +20,10 @@ def draw_attention_explorer(maps, tokens, layer, head):
     large, small = fig.add_axes([0.07, 0.1, 0.5, 0.78]), fig.add_axes([0.69, 0.1, 0.29, 0.78])
     draw_attention(large, weights, tokens, fontsize=8 if T > 20 else 9)
     best = int(weights[-1].argmax())
+    goal = "itself" if best == T - 1 else f"“{visible(tokens[best])}”, {T - 1 - best} back"
     large.set_title(
         f"Layer {layer}, head {head}: the last “{visible(tokens[-1])}” looks most\n"
-        f"at “{visible(tokens[best])}”, {T - 1 - best} back, with weight {weights[-1, best]:.2f}"
+        f"at {goal}, with weight {weights[-1, best]:.2f}"
     )
     large.set(xlabel="key: the character looked at", ylabel="query: the character that looks")
     draw_all_heads(small, maps, layer, head)

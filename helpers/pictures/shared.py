@@ -13,7 +13,7 @@ from matplotlib.font_manager import FontProperties
 from matplotlib.textpath import TextPath
 from matplotlib.transforms import Affine2D, ScaledTranslation
 
-from helpers.pictures.style import BLUE, GREY, ORANGE, WIDTH, figure_title, to_numpy, visible
+from helpers.pictures.style import BLUE, GREY, ORANGE, WIDTH, figure_title, to_numpy, visible, written
 
 
 def plot_bars(labels, values, title, ylabel, colour=BLUE, height=2.6, highlight=()):
@@ -24,6 +24,17 @@ def plot_bars(labels, values, title, ylabel, colour=BLUE, height=2.6, highlight=
     ax.set_xticks(range(len(labels)), [visible(label) for label in labels])
     ax.set(title=title, ylabel=ylabel)
     ax.margins(x=0.01)
+    return fig
+
+
+def plot_characters(characters, values, title, ylabel, highlight=()):
+    """A bar for each character; those at the places in `highlight` are orange."""
+    fig = plot_bars([written(c) for c in characters], values, title, ylabel)
+    ax = fig.axes[0]
+    for i, bar in enumerate(ax.patches):
+        bar.set_facecolor(ORANGE if i in highlight else BLUE)
+    numbers = any(len(written(c)) > 1 for c in characters)
+    ax.tick_params(axis="x", length=0, labelsize=7, labelrotation=90 if numbers else 0)
     return fig
 
 

@@ -4,11 +4,13 @@ Colours are Okabe and Ito's, which differ for every common form of colour vision
 differ in lightness too.
 """
 
+import functools
 import io
 
 import matplotlib.pyplot as plt
 import numpy as np
 import torch
+from matplotlib.font_manager import FontProperties, findfont, fontManager, get_font
 
 COLOURS = ["#0072B2", "#E69F00", "#009E73", "#D55E00", "#56B4E9", "#CC79A7", "#777777"]
 BLUE, ORANGE, GREEN, RED, SKY, PURPLE, GREY = COLOURS
@@ -45,6 +47,35 @@ def figure_title(fig, title):
 def visible(token):
     """A token as it can be read on an axis: spaces and line breaks get a sign."""
     return token.replace(" ", "␣").replace("\n", "↵").replace("\t", "⇥")
+
+
+@functools.cache
+def code_points(path):
+    """The code points of all letters in a font file."""
+    return frozenset(get_font(path).get_charmap())
+
+
+@functools.cache
+def has_font(character):
+    """Can a picture show this character? If another font must help out, it does so in all later pictures."""
+    if ord(character) in code_points(findfont(FontProperties(family=["sans-serif"]))):
+        return True
+    for font in fontManager.ttflist:  # "Last Resort" has a box for everything, and letters for nothing
+        if ord(character) in code_points(font.fname) and not font.name.startswith("Last Resort"):
+            families = [*plt.rcParams["font.family"], font.name]
+            plt.rcParams["font.family"] = list(dict.fromkeys(families))
+            return True
+    return False
+
+
+def written(character):
+    """A character as a picture writes it: where no installed font has it, its number, as in U+4E00."""
+    return visible(character) if has_font(visible(character)) else f"U+{ord(character):04X}"
+
+
+def in_cell(character):
+    """The same for a narrow cell: the number alone, as in 4E00."""
+    return written(character).removeprefix("U+")
 
 
 def tint(colour, strength=0.35):
