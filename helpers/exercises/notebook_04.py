@@ -23,6 +23,7 @@ def merge_heads(x):
 EXERCISES["merge_heads"] = Exercise(
     slow=merge_heads,
     draw=lambda g, B, T, C: (normal(g, B, integer(g, 2, 4), T, C),),
+    no_loop="T",
     mistakes={
         "Heads and time are mixed: a transpose is missing before the reshape.": (
             lambda x: x.reshape(len(x), x.shape[2], -1)
@@ -52,6 +53,7 @@ def _draw_head_matrices(g, B, T, C):
 EXERCISES["head_matrices"] = Exercise(
     slow=head_matrices,
     draw=_draw_head_matrices,
+    no_loop="T",
     mistakes={
         "These rows are consecutive; a head has D in each of three places.": (
             lambda w, H, h: w.view(H, 3, -1, w.shape[1])[h]
@@ -85,6 +87,7 @@ def _sources(T, n_head):
 EXERCISES["reach_without_permute"] = Exercise(
     slow=reach_without_permute,
     draw=lambda g, B, T, C: (integer(g, 1, 4) * T + 1, integer(g, 1, 4)),
+    no_loop="T",
     mistakes={
         "This is the right form, with permute; without it a head takes pieces of few positions.": (
             lambda T, n_head: torch.ones(T, T).tril().bool()
@@ -123,6 +126,7 @@ _entr = torch.special.entr  # -w ln w, and 0 where w is 0
 EXERCISES["attention_entropy"] = Exercise(
     slow=attention_entropy,
     draw=lambda g, B, T, C: (causal_scores(*normal(g, 2, B, C, T + 1, 4)).softmax(-1),),
+    no_loop="T",
     mistakes={
         "These are bits; nats use the natural logarithm.": lambda w: attention_entropy(w) / math.log(2),
         "This is the entropy of the mean row; take the entropy first.": (
@@ -163,6 +167,7 @@ def _tiled(q, x):
 EXERCISES["grouped_attend"] = Exercise(
     slow=grouped_attend,
     draw=_draw_grouped,
+    no_loop="T",
     mistakes={
         **scale_mistakes(grouped_attend),
         "The heads that share a key are neighbours: groups 0 0 1 1, not 0 1 0 1.": (

@@ -4,7 +4,7 @@ import matplotlib.pyplot as plt
 
 from helpers.checks import check_whole
 from helpers.pictures.shared import draw_attention
-from helpers.pictures.style import ORANGE, WIDTH, to_numpy, visible
+from helpers.pictures.style import ORANGE, WIDTH, to_numpy, written
 
 
 def draw_attention_explorer(maps, tokens, layer, head):
@@ -20,9 +20,9 @@ def draw_attention_explorer(maps, tokens, layer, head):
     large, small = fig.add_axes([0.07, 0.1, 0.5, 0.78]), fig.add_axes([0.69, 0.1, 0.29, 0.78])
     draw_attention(large, weights, tokens, fontsize=8 if T > 20 else 9)
     best = int(weights[-1].argmax())
-    goal = "itself" if best == T - 1 else f"“{visible(tokens[best])}”, {T - 1 - best} back"
+    goal = "itself" if best == T - 1 else f"“{written(tokens[best])}”, {T - 1 - best} back"
     large.set_title(
-        f"Layer {layer}, head {head}: the last “{visible(tokens[-1])}” looks most\n"
+        f"Layer {layer}, head {head}: the last “{written(tokens[-1])}” looks most\n"
         f"at {goal}, with weight {weights[-1, best]:.2f}"
     )
     large.set(xlabel="key: the character looked at", ylabel="query: the character that looks")
