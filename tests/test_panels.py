@@ -329,6 +329,9 @@ def test_tokens_of_several_characters_are_the_labels_of_ticks():
     _, ax = plt.subplots()
     shared.label_axis(ax, "y", ["to", "\n"])
     assert [t.get_text() for t in ax.get_yticklabels()] == ["to", "↵"] and not ax.collections
+    shared.label_axis(ax, "x", ["a", "\ufffe"])  # which no font has
+    assert [t.get_text() for t in ax.get_xticklabels()] == ["a", "FFFE"]
+    assert ax.xaxis.get_ticklabels()[0].get_rotation() == 90, "or numbers would stand in each other"
 
 
 def test_a_heat_map_shows_the_matrix_with_row_zero_on_top():
@@ -511,7 +514,7 @@ def test_an_odd_number_of_tables_fits_too():
 
 
 def test_tables_and_bars_write_the_number_of_a_letter_without_a_font(monkeypatch):
-    monkeypatch.setattr(notebook_02, "in_cell", {"a": "a", "一": "4E00"}.get)
+    monkeypatch.setattr(shared, "in_cell", {"a": "a", "一": "4E00"}.get)
     table = notebook_02.plot_bigram_tables({"": torch.eye(2)}, "a一", "title", "pairs").axes[0]
     bars = notebook_02.plot_next_token(torch.tensor([0.0, 1.0]), 1.0, "a一", "title").axes[0]
     for axis, words in ((table.xaxis, "a 4E00"), (table.yaxis, "a 4E00"), (bars.xaxis, "4E00 a")):

@@ -5,7 +5,8 @@ import numpy as np
 from matplotlib.colors import LogNorm, PowerNorm
 
 from helpers.checks import check_number
-from helpers.pictures.style import BLUE, GREY, WIDTH, figure_title, in_cell, to_numpy
+from helpers.pictures.shared import label_axis
+from helpers.pictures.style import BLUE, GREY, WIDTH, figure_title, to_numpy
 
 
 def plot_bigram_tables(tables, chars, title, label, logarithmic=False):
@@ -33,23 +34,13 @@ def plot_bigram_tables(tables, chars, title, label, logarithmic=False):
         ax.set(xticks=[], yticks=[])
     if single and len(chars) <= 120:  # more would be unreadable
         for side in "xy":
-            label_characters(axes[0, 0], side, chars, fontsize=min(8, 440 / len(chars)))
+            label_axis(axes[0, 0], side, chars, fontsize=min(8, 440 / len(chars)))
     axes[-1, 0].set(xlabel="the next character", ylabel="the character now")
     bar = dict(location="bottom", pad=0.01) if single else {}
     drawn = list(axes.flat[: len(tables)])
     fig.colorbar(drawn[0].images[0], ax=drawn, label=label, shrink=0.6, aspect=30, **bar)
     figure_title(fig, title)
     return fig
-
-
-def label_characters(ax, side, chars, fontsize):
-    """Characters at 0, 1, 2, ... along an axis, side "x" or "y"; of one without a font its number."""
-    labels = [in_cell(c) for c in chars]
-    family = ["monospace", *plt.rcParams["font.family"]]  # in_cell may have added a font
-    getattr(ax, f"{side}axis").set_ticks(range(len(labels)), labels, fontsize=fontsize, family=family)
-    ax.tick_params(axis=side, length=0, pad=2)
-    if side == "x" and any(len(label) > 1 for label in labels):
-        ax.tick_params(axis="x", labelrotation=90, labelsize=min(fontsize, 7))
 
 
 def plot_next_token(logits, temperature, tokens, title, top=30, height=3.0):
@@ -70,7 +61,7 @@ def plot_next_token(logits, temperature, tokens, title, top=30, height=3.0):
     ax.bar(range(len(order)), softmax(logits / temperature)[order], color=BLUE, width=0.8)
     edges = np.arange(len(order) + 1) - 0.5
     ax.stairs(softmax(logits)[order], edges, color=GREY, linewidth=1.2, label="temperature 1")
-    label_characters(ax, "x", [tokens[i] for i in order], fontsize=10)
+    label_axis(ax, "x", [tokens[i] for i in order], fontsize=10)
     ax.set(title=title, ylim=(0, 1))
     ax.set(ylabel="probability", xlabel=f"the {len(order)} likeliest next characters")
     ax.margins(x=0.01)

@@ -6,7 +6,7 @@ from torch.nn import functional as F
 
 from helpers.checks import check_choice, check_number, check_whole
 from helpers.pictures.shared import draw_attention, label_axis
-from helpers.pictures.style import GREY, ORANGE, WIDTH, figure_title, visible
+from helpers.pictures.style import GREY, ORANGE, WIDTH, figure_title, written
 
 
 def plot_attention(weights, tokens, title, size=4.6):
@@ -70,7 +70,7 @@ def draw_fresh_head(tokens, temperature=1.0, head_size=64, masked=True, divisor=
     right.axhline(1 / (row + 1 if masked else T), color=GREY, linestyle="--", label="the plain mean")
     label_axis(right, "x", tokens, fontsize=7)
     right.set(ylim=(0, 1), xlabel="key", ylabel="weight")
-    right.set_title(f"row {row}, {visible(tokens[row])!r}, spreads over {width:.1f} characters")
+    right.set_title(f"row {row}, “{written(tokens[row])}”, spreads over {width:.1f} characters")
     right.legend(loc="upper right")
     return fig
 

@@ -28,7 +28,7 @@ from helpers.pictures.panel import (
     text_field,
 )
 from helpers.pictures.shared import draw_attention, label_axis, running_mean
-from helpers.pictures.style import BLUE, GREEN, GREY, ORANGE, SKY, WIDTH, figure_title, tint, to_png, visible
+from helpers.pictures.style import BLUE, GREEN, GREY, ORANGE, SKY, WIDTH, figure_title, tint, to_png, written
 from helpers.presets import PRESETS
 from helpers.program.build import build, check_batch_fits, too_large
 from helpers.program.records import load_records
@@ -127,14 +127,16 @@ def draw_sampling(model, tokenizer, prompt, temperature=1.0, top_k=65, top_p=1.0
     ax.bar(range(len(order)), probs[order], color=BLUE)
     label_axis(ax, "x", [tokenizer.decode([i]) for i in order])
     candidates = int((probs > 0).sum())
-    ax.set_title(f"after “{visible(prompt[-30:])}”: {candidates} candidates")
+    shown = "".join(map(written, prompt[-30:]))
+    ax.set_title(f"after “{shown[-60:]}”: {candidates} candidates")
     ax.set(ylabel="probability", ylim=(0, 1))
     ax.margins(x=0.01)
     if length:
-        written = prompt + "".join(same_text(model, tokenizer, prompt, length, **dials))
-        lines = [part for line in written.split("\n") for part in (textwrap.wrap(line, 84) or [""])]
-        text = dict(va="top", family="monospace", fontsize=9, parse_math=False)
-        fig.text(0.08, 1 - 2.5 / high, "\n".join(lines[:14]), **text)
+        text = prompt + "".join(same_text(model, tokenizer, prompt, length, **dials))
+        text = "".join(c if c.isspace() else written(c) for c in text)
+        lines = [part for line in text.split("\n") for part in (textwrap.wrap(line, 84) or [""])]
+        font = dict(family=["monospace", *plt.rcParams["font.family"]], fontsize=9)
+        fig.text(0.08, 1 - 2.5 / high, "\n".join(lines[:14]), va="top", parse_math=False, **font)
     return fig
 
 

@@ -9,11 +9,22 @@ import functools
 import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.collections import PathCollection
-from matplotlib.font_manager import FontProperties
+from matplotlib.font_manager import FontProperties, findfont
 from matplotlib.textpath import TextPath
 from matplotlib.transforms import Affine2D, ScaledTranslation
 
-from helpers.pictures.style import BLUE, GREY, ORANGE, WIDTH, figure_title, to_numpy, visible, written
+from helpers.pictures.style import (
+    BLUE,
+    GREY,
+    ORANGE,
+    WIDTH,
+    code_points,
+    figure_title,
+    in_cell,
+    to_numpy,
+    visible,
+    written,
+)
 
 
 def plot_bars(labels, values, title, ylabel, colour=BLUE, height=2.6, highlight=()):
@@ -92,11 +103,16 @@ def draw_attention(ax, weights, tokens, fontsize=8):
 
 
 def label_axis(ax, side, tokens, fontsize=10):
-    """Write tokens at 0, 1, 2, ... along an axis, side "x" or "y"."""
-    axis, labels = getattr(ax, f"{side}axis"), [visible(t) for t in tokens]
+    """Write tokens at 0, 1, 2, ... along an axis, side "x" or "y"; of a letter without a font its number."""
+    labels = [in_cell(t) if len(t) == 1 else visible(t) for t in tokens]
+    axis, long = getattr(ax, f"{side}axis"), any(len(label) != 1 for label in labels)
     ax.tick_params(axis=side, length=0, pad=1)
-    if any(len(label) != 1 for label in labels):
-        axis.set_ticks(range(len(labels)), labels, fontsize=fontsize, family="monospace")
+    usual = code_points(findfont(FontProperties(family=["monospace"])))
+    if long or not usual.issuperset(map(ord, labels)):
+        family = ["monospace", *plt.rcParams["font.family"]]  # in_cell may have added a font
+        axis.set_ticks(range(len(labels)), labels, fontsize=fontsize, family=family)
+        if long and side == "x":
+            ax.tick_params(axis="x", labelrotation=90, labelsize=min(fontsize, 7))
         return
     axis.set_ticks([0], [" "], fontsize=fontsize, family="monospace")  # keeps room for the letters
     away = -(0.6 * fontsize + 1) / 72  # inches from the axis to the middle of a letter
