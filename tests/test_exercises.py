@@ -81,7 +81,7 @@ def test_an_exercise_in_a_notebook(path, i, name, tmp_path):
     source = inspect.getsource(EXERCISES[name].slow).rstrip()
     body = source.splitlines()[node.end_lineno :]
 
-    assert re.match(r"### \d+\. .+ \((\d+ minutes|an hour)\)\n", words), "the title says how long it takes"
+    assert re.match(r"### \d+\. .+ \(\d+ minutes\)\n", words), "the title says how long it takes"
     assert f"```python\n{chr(10).join(head + body)}\n```" in words, "the slow code is that of helpers"
     assert "\n".join([*head, *docstring, "    ..."]) in stub, "the stub has its parameters and docstring"
     assert re.findall(r"<summary>(.+?)</summary>", below) == ["Hint 1", "Hint 2", "Solution"]

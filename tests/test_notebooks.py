@@ -55,6 +55,10 @@ def test_the_title_cell_says_how_long_it_takes(path):
     title = next(cell["source"] for _, cell in cells_of(path, "markdown"))
     said = re.search(r"Time: about (\d+) minutes of reading, (\d+) seconds of computing", title)
     assert said and int(said[1]) == minutes(path.stem), "the README says the same, from the same formula"
+    prose = "\n".join(cell["source"] for _, cell in cells_of(path, "markdown"))
+    parts = re.findall(r"^##.* \((\d+) minutes\)$", prose, re.MULTILINE)
+    said = re.search(r"; questions and exercises take (\d+) minutes more\.", title)
+    assert said and int(said[1]) == sum(map(int, parts)) and len(parts) >= 5
 
 
 # ---------------------------------------------------------------- the setup cell
@@ -258,20 +262,25 @@ def test_the_frame_of_a_lesson(path):
     assert len(re.findall(r"^## \d+\. ", whole, re.MULTILINE)) >= 4, "numbered sections"
     assert re.search(r"(?i)before you run", whole), "a question before the answer"
     assert re.search(r"(?i)break it", whole), "a thing to break"
-    assert re.search(r"(?im)^(## .*|\*\*)exercises", whole) and "<details>" in whole, "exercises with hints"
+    end = re.findall(r"^## ([A-Z].*)$", whole, re.MULTILINE)
+    order = ["What you built", "Five questions (5 minutes)", "Exercises", "Experiments", "For the curious"]
+    assert end in (order, order[:-1])
+    questions = next(text for text in prose if text.startswith("## Five questions"))
+    assert re.findall(r"<details><summary>(\d)\. [^\n]*</summary>\n\n", questions) == list("12345")
+    assert whole.count("<summary>Solution</summary>") >= 4, "exercises with hints and solutions"
 
 
 # ---------------------------------------------------------------- how a page is written
 
 
-def before_the_exercises(path):
+def before_the_questions(path):
     cells = [cell for _, cell in cells_of(path)]
-    return cells[: next(i for i, c in enumerate(cells) if c["source"].startswith("## Exercises"))]
+    return cells[: next(i for i, c in enumerate(cells) if c["source"].startswith("## Five questions"))]
 
 
 @every_notebook
 def test_a_page_is_no_longer_than_an_evening_allows(path):
-    prose = [c["source"] for c in before_the_exercises(path) if c["cell_type"] == "markdown"]
+    prose = [c["source"] for c in before_the_questions(path) if c["cell_type"] == "markdown"]
     sections = re.findall(r"^## \d+\. ", "\n".join(prose), re.MULTILINE)
     assert len(sections) <= 11
     assert sum(len(text.split()) for text in prose) <= 2200
@@ -288,7 +297,7 @@ def test_no_cell_asserts_in_silence(path):
 
 @every_notebook
 def test_every_question_is_answered_soon(path):
-    cells = before_the_exercises(path)
+    cells = before_the_questions(path)
     asked = []
     for i, cell in enumerate(cells):
         if cell["cell_type"] == "markdown":

@@ -36,9 +36,9 @@ NOTEBOOKS = {
 
 
 def minutes(name):
-    """Reading time up to the exercises: 150 words of prose a minute, and a minute for every code cell."""
+    """Reading time of a page, questions and exercises apart: 150 words or one code cell a minute."""
     cells = json.loads((ROOT / "notebooks" / f"{name}.ipynb").read_text(encoding="utf-8"))["cells"]
-    end = next(i for i, c in enumerate(cells) if "".join(c["source"]).startswith("## Exercises"))
+    end = next(i for i, c in enumerate(cells) if "".join(c["source"]).startswith("## Five questions"))
     cells = cells[:end]
     words = sum(len("".join(c["source"]).split()) for c in cells if c["cell_type"] == "markdown")
     code = sum(c["cell_type"] == "code" for c in cells)
