@@ -137,7 +137,7 @@ PRESETS = {
         train=SCRIPT | dict(weight_decay=0.0, eval_interval=500),
         claimed_parameters=10.8e6,
         claim="about 10.8 M parameters, final loss 1.4 to 1.6, in 30 to 45 minutes on a modern GPU",
-        check="Count the parameters: three layers have about half of what six have.",
+        check="It has three layers; six of them would have 10.8 M.",
     ),
     "nanogpt-char": Preset(
         "yardstick: nanoGPT's character model",

@@ -610,13 +610,13 @@ WRONG = {
         ("go against it", lambda w, g, lr, decay: w * (1 - lr * decay) + lr * g / g.abs()),
         ("changes its input", lambda w, g, lr, decay: w.mul_(1 - lr * decay).sub_(lr * g / g.abs())),
     ],
-    "clipped": [
-        ("Each is clipped by itself", lambda W, b, n: tuple(clip_all(n, g)[0] for g in (W, b))),
-        ("stays as it is", lambda W, b, n: clip_all(n, W, b, least=0)),
-        ("changes the direction", lambda W, b, n: (W.clamp(-n, n), b.clamp(-n, n))),
-        ("root is missing", lambda W, b, n: clip_all(n, W, b, power=1)),
-        ("It should return a tuple of 2, not a tensor", lambda W, b, n: clip_all(n, W, b)[0]),
-        ("changes its input", lambda W, b, n: tuple(g.mul_(0.5) for g in (W, b))),
+    "clipped_mean": [
+        ("clip every example before the mean", lambda G, n: clip_all(n, G.mean(0))[0]),
+        ("each has a length of its own", lambda G, n: clip_all(n, G)[0].mean(0)),
+        ("stays as it is", lambda G, n: torch.stack([clip_all(n, g, least=0)[0] for g in G]).mean(0)),
+        ("changes the direction", lambda G, n: G.clamp(-n, n).mean(0)),
+        ("This is the sum", lambda G, n: sum(clip_all(n, g)[0] for g in G)),
+        ("the shape is", lambda G, n: torch.stack([clip_all(n, g)[0] for g in G])),
     ],
     "moving_average": [
         ("is missing", lambda g, beta: forgetful(g, beta, lambda t: 1)),

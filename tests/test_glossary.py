@@ -40,5 +40,45 @@ def test_entries_stand_in_the_notebook_that_they_point_to(path):
     assert [name for name, _ in pointing if not found(name)] == []
 
 
+def prose_of(path):
+    """What a page says before its questions: no headings, no links, no code."""
+    cells = [cell["source"] for _, cell in cells_of(path, "markdown")]
+    end = next(i for i, text in enumerate(cells) if text.startswith("## Five questions"))
+    text = "\n\n".join(cells[:end]).partition("In this notebook:")
+    text = text[0] + re.sub(r"\A.*?\n\n", "", text[2], flags=re.DOTALL)
+    text = re.sub(r"```.*?```", "", text, flags=re.DOTALL)
+    return re.sub(r"`[^`]*`|^(?:#|\[[^]]*\]\(.*·).*$|\[[^]]*\]\([^)]*\)", "", text, flags=re.MULTILINE)
+
+
+PROSE = {path.stem[:2]: prose_of(path) for path in NOTEBOOKS}
+
+
+@pytest.mark.parametrize("name, page", [(name, page) for name, _, page, _ in TERMS])
+def test_a_term_is_explained_where_it_first_stands(name, page):
+    longer = [term for term, *_ in TERMS if name.lower() in term.lower() and term != name]
+    for number, prose in PROSE.items():
+        if number == page:
+            return
+        if number == "00":  # optional: nobody has to have read it
+            continue
+        for term in longer:  # "block size" is no block
+            prose = re.sub(re.escape(term), "", prose, flags=re.IGNORECASE)
+        for sentence in re.split(r"(?<=[.?!:])\s", prose):
+            if re.search(rf"(?<![^\W_]){re.escape(name)}", sentence, re.IGNORECASE):
+                points = re.search(rf"\b{page}\b|(the|a subject of the) next page", sentence)
+                assert points, f"{number} says {name} before {page}: {sentence}"
+                break
+
+
+@pytest.mark.parametrize("number", PROSE)
+def test_what_a_page_prints_bold_is_in_the_glossary(number):
+    """A word in bold is a new word; bold sentences, and those that begin a paragraph, are something else."""
+    bold = re.findall(r"(?<!\A)(?<!\n)\*\*([^*\n]+)\*\*", PROSE[number])
+    words = [text for text in bold if len(text.split()) <= 3 and text[-1] != "."]
+    names = [term.lower() for term, *_ in TERMS]
+    unknown = [w for w in words if not any(w.lower().startswith(n) or n.startswith(w.lower()) for n in names)]
+    assert set(unknown) <= {"Train", "Stop", "Continue", "stop button"}, "names of buttons"
+
+
 def test_every_entry_points_to_a_notebook():
     assert {number for *_, number, _ in SYMBOLS + TERMS} == {path.stem[:2] for path in NOTEBOOKS}

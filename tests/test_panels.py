@@ -479,7 +479,7 @@ def test_the_operations_of_the_parts_are_those_of_the_model():
         assert sum(notebook_07.operations_per_token(config).values()) == flops_per_token(config)
     ax = notebook_07.draw_operations(6, 384, 256, rate=1e9).axes[0]
     config = GPTConfig(65, 256, n_layer=6, n_head=1, n_embd=384)
-    assert f"{flops_per_token(config) * 64 * 256 / 1e9:.2g} s at 1 Gflop/s" in ax.get_title("left")
+    assert f"{flops_per_token(config) * 64 * 256 / 1e9:.2g} s at 1 billion a second" in ax.get_title("left")
 
 
 def test_the_polynomial_brings_strengths_near_one():

@@ -30,6 +30,7 @@ def _mean_square(x):
 EXERCISES["rms_norm"] = Exercise(
     slow=rms_norm,
     draw=lambda g, B, T, C: (normal(g, B, T, C) + 1, normal(g, C), integer(g, 1, 9) / 10),
+    no_loop="BTC",
     mistakes={
         "The mean is subtracted: this is layer norm.": lambda x, *rest: rms_norm(x - x.mean(-1, True), *rest),
         "gamma is not used.": lambda x, gamma, eps: rms_norm(x, torch.ones_like(gamma), eps),
@@ -60,6 +61,7 @@ def who_wrote(parts, w):
 EXERCISES["who_wrote"] = Exercise(
     slow=who_wrote,
     draw=lambda g, B, T, C: (normal(g, T + 1, C), normal(g, C)),
+    no_loop="T",
     mistakes={
         "These are running sums; each part counts by itself.": lambda parts, w: (parts @ w).cumsum(0),
         "This is the logit without the part; what is missing then is the part's.": (
@@ -129,6 +131,7 @@ def _reordered(x, order):
 EXERCISES["rotate"] = Exercise(
     slow=rotate,
     draw=lambda g, B, T, C: (normal(g, B, 2, T + 1, 2 * C),),
+    no_loop="BTC",
     mistakes={
         "The pairs turn the other way: check the signs of the sines.": (
             lambda x: _reordered(x, lambda n: n.view(-1, 2).flip(1).flatten())

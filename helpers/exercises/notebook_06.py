@@ -29,6 +29,7 @@ EXERCISES["first_step"] = Exercise(
         integer(g, 1, 9) / 10,
         integer(g, 1, 5) / 10,
     ),
+    no_loop="TC",
     mistakes={
         "The step has the size of the gradient; the first step of AdamW has the size lr.": (
             lambda w, g, lr, decay: w - lr * decay * w - lr * g
@@ -44,42 +45,41 @@ EXERCISES["first_step"] = Exercise(
 )
 
 
-def clipped(W, b, longest):
-    """Gradients W (T, C) and b (C,) of one model -> both, together no longer than longest.
+def clipped_mean(G, longest):
+    """Gradients G (N, P), one of each example -> (P,): their mean, each first clipped to the length longest.
 
-    Source: Pascanu et al. 2013 (arXiv:1211.5063), algorithm 1.
+    Source: Abadi et al. 2016 (arXiv:1607.00133), algorithm 1, without its noise.
     """
-    squares = 0.0
-    for g in (W.flatten(), b):
-        for number in g.tolist():
-            squares += number**2
-    share = min(1.0, longest / squares**0.5)
-    return share * W, share * b
+    total = torch.zeros(G.shape[1])
+    for g in G:
+        length = g.square().sum().sqrt().item()
+        total += g * min(1.0, longest / length)
+    return total / len(G)
 
 
-def _length(W, b):
-    return (W.square().sum() + b.square().sum()).sqrt().item()
-
-
-def _alone(g, longest):
+def _clip(g, longest):
     return g * min(1.0, longest / g.norm().item())
 
 
-EXERCISES["clipped"] = Exercise(
-    slow=clipped,
-    draw=lambda g, B, T, C: (normal(g, T, C), normal(g, C), integer(g, 1, 6) ** 2 / 4),
+EXERCISES["clipped_mean"] = Exercise(
+    slow=clipped_mean,
+    draw=lambda g, B, T, C: (normal(g, T + 1, C) * integer(g, 1, 4), integer(g, 1, 6) ** 2 / 4),
+    no_loop="T",
     mistakes={
-        "Each is clipped by itself; their lengths belong together.": (
-            lambda W, b, longest: (_alone(W, longest), _alone(b, longest))
+        "The mean is clipped; clip every example before the mean.": (
+            lambda G, longest: _clip(G.mean(0), longest)
+        ),
+        "All together are clipped as one gradient; each has a length of its own.": (
+            lambda G, longest: _clip(G, longest).mean(0)
         ),
         "A gradient shorter than longest stays as it is.": (
-            lambda W, b, longest: (W * longest / _length(W, b), b * longest / _length(W, b))
+            lambda G, longest: (G * longest / G.norm(dim=1, keepdim=True)).mean(0)
         ),
         "Single numbers are limited; that changes the direction.": (
-            lambda W, b, longest: (W.clamp(-longest, longest), b.clamp(-longest, longest))
+            lambda G, longest: G.clamp(-longest, longest).mean(0)
         ),
-        "The root is missing in the length.": (
-            lambda W, b, longest: tuple(g * min(1.0, longest / _length(W, b) ** 2) for g in (W, b))
+        "This is the sum; divide by the number of examples.": (
+            lambda G, longest: clipped_mean(G, longest) * len(G)
         ),
     },
 )
@@ -107,6 +107,7 @@ def _weighted(g, beta, corrected=True):
 EXERCISES["moving_average"] = Exercise(
     slow=moving_average,
     draw=lambda g, B, T, C: (normal(g, T + C), integer(g, 1, 9) / 10),
+    no_loop="TC",
     mistakes={
         "The division by 1 - beta ** t is missing.": lambda g, beta: _weighted(g, beta, corrected=False),
         "beta is the share of the past, 1 - beta that of the new number.": (
@@ -154,6 +155,7 @@ def _keep(probs, p, extra):
 EXERCISES["nucleus"] = Exercise(
     slow=nucleus,
     draw=lambda g, B, T, C: (normal(g, B, 2 * C).mul(2).softmax(-1), integer(g, 1, 9) / 10),
+    no_loop="BC",
     mistakes={
         "The id that reaches p is dropped; it belongs to the nucleus.": lambda probs, p: _keep(probs, p, -1),
         "One id too many is kept.": lambda probs, p: _keep(probs, p, 1),

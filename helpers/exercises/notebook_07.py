@@ -58,6 +58,7 @@ def large_batch_gradient(gradients, sizes):
 EXERCISES["large_batch_gradient"] = Exercise(
     slow=large_batch_gradient,
     draw=lambda g, B, T, C: (normal(g, T + 1, C), integers(g, 1, 9, T + 1)),
+    no_loop="T",
     mistakes={
         "This is the sum, but every gradient is that of a mean.": lambda d, n: d.sum(0),
         "A small batch counts as much as a large one: weigh by size.": lambda d, n: d.mean(0),
@@ -166,6 +167,7 @@ EXERCISES["cached_head"] = Exercise(
         *normal(g, 3, C + 1, C),
         *normal(g, 2, B, integer(g, 0, 4), C + 1),
     ),
+    no_loop="BT",
     mistakes={
         "The scale is missing: divide the scores by sqrt(D).": (
             lambda x, w_q, *rest: cached_head(x, w_q * len(w_q) ** 0.5, *rest)
