@@ -98,7 +98,7 @@ ANSWERS = {
     "05_transformer_blocks": {
         "which of the two has more parameters?": "The feed-forward layer has twice as many",
         "to the four pairs below?": "No. (0, 0) and (1, 1) add up to the same",
-        "what changes?": "no two numbers differ by more than 1e-06",
+        "what changes?": "no number differs by more than 1e-06",
         "Which is ahead after 200 steps?": "One block, by far",
         "And if each layer adds its input to its output?": "twelve slopes of 1 + 0.1: 3.1",
         "now that the signal arrives?": "By a little.",
@@ -113,11 +113,11 @@ ANSWERS = {
         "before the first step tell you?": "A model with a loss of 8 is sure of itself",
         'if all "logits" lie between 0 and 1?': "floor of softmax twice: 3.200",
         "ahead of one all the way?": "No: they overtake it",
-        "or to get two more blocks?": "Losing the positions costs more",
-        "Does its table of positions show it?": "Roughly: it tells near from far, and no more",
+        "or two more blocks?": "Losing the positions costs more",
+        "Does its table of positions show it?": "Roughly: near from far, no more",
         "and what do the heads change?": "Widening is the largest, a third of all",
         "or its activations?": "The activations, about eleven times as much",
-        "and which the work more than the parameters?": "The heads change nothing",
+        "and which changes the work more than the parameters?": "The heads change nothing",
     },
     "06_full_training": {
         "You met the number in notebook 01.": "loss at the first step",

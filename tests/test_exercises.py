@@ -253,6 +253,10 @@ def cosine_schedule(n, w, peak, floor, begin=None, end=None, first=1):
     return torch.tensor(rates)
 
 
+def centred(x):
+    return x - x.mean(-1, keepdim=True)
+
+
 def clip_all(longest, *gradients, least=1.0, power=0.5):
     length = sum(g.square().sum() for g in gradients) ** power
     share = longest / length if least == 0 else min(least, longest / length)
@@ -561,12 +565,14 @@ WRONG = {
         (LEAK, lambda x, g, eps: g * x / ((x**2).mean() + eps).sqrt()),
     ],
     "who_wrote": [
-        ("running sums", lambda parts, w: parts.cumsum(0) @ w),
-        ("the logit without the part", lambda parts, w: torch.stack([(parts.sum(0) - p) @ w for p in parts])),
-        ("shares of the logit", lambda parts, w: parts @ w / (parts.sum(0) @ w)),
-        ("w is not used", lambda parts, w: parts.sum(1)),
-        ("The shape is", lambda parts, w: parts * w),
-        ("not a list", lambda parts, w: [(part @ w).item() for part in parts]),
+        ("mean of each part is still in it", lambda x, w, g, sigma: x @ (w * g / sigma)),
+        ("running sums", lambda x, w, g, sigma: centred(x).cumsum(0) @ (w * g / sigma)),
+        ("the logit without the part", lambda x, w, g, sigma: centred(x.sum(0) - x) @ (w * g / sigma)),
+        ("shares of the logit", lambda x, w, g, sigma: centred(x) @ (w * g) / (centred(x).sum(0) @ (w * g))),
+        ("gamma is not used", lambda x, w, g, sigma: centred(x) @ (w / sigma)),
+        ("sigma is not used", lambda x, w, g, sigma: centred(x) @ (w * g)),
+        ("by its own deviation", lambda x, w, g, sigma: F.layer_norm(x, x.shape[1:], eps=0) @ (w * g)),
+        ("The shape is", lambda x, w, g, sigma: centred(x) * (w * g / sigma)),
     ],
     "gpt2_parameters": [
         ("count it once", lambda V, T, L, C: 2 * V * C + T * C + L * (12 * C * C + 13 * C) + 2 * C),

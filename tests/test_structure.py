@@ -159,7 +159,7 @@ def test_gpt_shows_the_parameters_of_the_model(config):
     assert shown["feed-forward"] == count_parameters(FeedForward(config))
     of_block = 2 * shown["layer norm"] + shown["attention"] + shown["feed-forward"]
     assert f"{config.n_layer} blocks of {of_block:,} parameters" in words(fig)
-    outside = ("token embedding", "position embedding", "final layer norm", "head")
+    outside = ("token embedding", "position embedding", "final layer norm", "lm_head")
     total = sum(shown[name] for name in outside) + config.n_layer * of_block
     with torch.device("meta"):
         assert total == count_parameters(GPT(config))
@@ -215,7 +215,7 @@ def test_highlight_colours_its_part_and_no_other(part, plain):
 
 def test_unknown_parts_are_refused_in_one_sentence():
     with pytest.raises(
-        ValueError, match=r"highlight='heads' must be one of embedding, positions, .*, head\.$"
+        ValueError, match=r"highlight='heads' must be one of embedding, positions, .*, lm_head\.$"
     ):
         draw_gpt(CONFIG, ("attention", "heads"))
     with pytest.raises(ValueError, match=r"highlight='clipping' must be one of text, .*, step\.$"):

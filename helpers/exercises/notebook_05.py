@@ -45,32 +45,45 @@ EXERCISES["rms_norm"] = Exercise(
 )
 
 
-def who_wrote(parts, w):
-    """parts (N, C), what was added to the stream; w (C,), a character's row in the final layer -> (N,).
+def who_wrote(parts, w, gamma, sigma):
+    """parts (N, C), what was added to the stream; w and gamma (C,); sigma, a number -> (N,).
 
-    How much each part puts into the logit of that character, which is w times the sum of all parts.
+    What the logit w . LN(sum of the parts) would lose without each part, if the layer norm went on to
+    divide by sigma, the deviation of the whole sum.
     """
+
+    def logit(x):
+        return w @ (gamma * (x - x.mean()) / sigma)
+
     out = torch.zeros(len(parts))
     for i in range(len(parts)):
         whole = parts.sum(0)
-        without = whole - parts[i]
-        out[i] = w @ whole - w @ without
+        out[i] = logit(whole) - logit(whole - parts[i])
     return out
 
 
 EXERCISES["who_wrote"] = Exercise(
     slow=who_wrote,
-    draw=lambda g, B, T, C: (normal(g, T + 1, C), normal(g, C)),
+    draw=lambda g, B, T, C: (normal(g, T + 1, C) + 1, normal(g, C), normal(g, C), integer(g, 2, 9) / 4),
     no_loop="T",
     mistakes={
-        "These are running sums; each part counts by itself.": lambda parts, w: (parts @ w).cumsum(0),
+        "The mean of each part is still in it; layer norm takes it away.": (
+            lambda parts, w, gamma, sigma: parts @ (w * gamma) / sigma
+        ),
+        "These are running sums; each part counts by itself.": (lambda *args: who_wrote(*args).cumsum(0)),
         "This is the logit without the part; what is missing then is the part's.": (
-            lambda parts, w: parts.sum(0) @ w - parts @ w
+            lambda *args: who_wrote(*args).sum() - who_wrote(*args)
         ),
         "These are shares of the logit; leave them in its unit.": (
-            lambda parts, w: parts @ w / (parts @ w).sum()
+            lambda *args: who_wrote(*args) / who_wrote(*args).sum()
         ),
-        "w is not used.": lambda parts, w: parts.sum(1),
+        "gamma is not used.": (lambda parts, w, gamma, sigma: who_wrote(parts, w, torch.ones_like(w), sigma)),
+        "sigma is not used.": lambda parts, w, gamma, sigma: who_wrote(parts, w, gamma, 1.0),
+        "Every part is divided by its own deviation; there is one for all.": (
+            lambda parts, w, gamma, sigma: (
+                (parts - parts.mean(1, True)) / parts.std(1, correction=0, keepdim=True) @ (w * gamma)
+            )
+        ),
     },
 )
 

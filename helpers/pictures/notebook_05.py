@@ -57,11 +57,16 @@ def draw_counts(n_layer, n_head, n_embd, block_size, vocab_size=65, batch_size=6
     work = {"weights": flops - scores, "scores and weighted sums": scores}
     tokens = batch_size * block_size
     gib = f"{sum(memory.values()) / 2**30:.2f} GiB to train on {batch_size} sequences of {block_size}"
-    a_step = f"{flops * tokens / 1e12:.2f} TFLOP a step of {tokens:,} tokens"
+    a_step = f"{flops * tokens / 1e9:,.0f} billion a step of {tokens:,} tokens"
     rows = [
         (parameters, 1e6, f"{sum(parameters.values()):,} parameters", "millions of parameters"),
         (memory, 2**30, gib, "GiB in float32, without dropout"),
-        (work, 1e6, f"{flops / 1e6:,.1f} MFLOP a token, {a_step}", "MFLOP a token, forward and backward"),
+        (
+            work,
+            1e6,
+            f"{flops / 1e6:,.1f} million operations a token, {a_step}",
+            "millions of operations a token",
+        ),
     ]
     fig = plt.figure(figsize=(WIDTH, 4.8), layout="none")
     for i, (parts, unit, title, xlabel) in enumerate(rows):

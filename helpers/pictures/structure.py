@@ -19,7 +19,7 @@ from helpers.pictures.style import BLUE, GREEN, GREY, ORANGE, PURPLE, SKY, WIDTH
 PARTS = {  # what draw_gpt can highlight, and the pale colour that it has otherwise
     "embedding": tint(GREEN), "positions": tint(GREEN), "residual": tint(GREY, 0.5),
     "blocks": tint(GREY, 0.1), "layer norm": tint(SKY), "attention": tint(BLUE),
-    "feed-forward": tint(PURPLE), "final layer norm": tint(SKY), "head": tint(GREEN),
+    "feed-forward": tint(PURPLE), "final layer norm": tint(SKY), "lm_head": tint(GREEN),
 }  # fmt: skip
 LOOP = ("text", "batch", "model", "loss", "gradients", "step")  # what draw_training can highlight
 EXTRAS = ("precision", "clipping", "schedule", "AdamW with decay", "sweep", "best weights")
@@ -244,11 +244,11 @@ def notes_of(config):
         "feed-forward": (model.blocks[0].ffwd, f"{C} → {4 * config.n_embd:,} → {C}: "),
         "blocks": (model.blocks[0], ""),  # one of them
         "final layer norm": (model.ln_f, ""),
-        "head": (model.lm_head, f"{C} × {V}: "),
+        "lm_head": (model.lm_head, f"{C} × {V}{f' + {V}' * config.head_bias}: "),
         "all": (model, ""),
     }
     counts = {part: count_parameters(module) for part, (module, _) in modules.items()}
-    counts["head"] -= counts["embedding"] * config.tie_weights  # the same numbers, counted once
+    counts["lm_head"] -= counts["embedding"] * config.tie_weights  # the same numbers, counted once
     words = {part: f"{n:,}" if n else "0 more" for part, n in counts.items()}  # 0: tied, or not trained
     return {part: sizes + words[part] for part, (_, sizes) in modules.items()}
 
@@ -264,7 +264,7 @@ def draw_gpt(config, highlight=()):
     tokens = part("embedding", "token embedding", STREAM, 0.6)
     places = part("positions", "position embedding", 4.2, 0.6)
     norm = part("final layer norm", "final layer norm", STREAM, 4.52)
-    head = part("head", "head", 4.2, 4.52)
+    head = part("lm_head", "lm_head", 4.2, 4.52)
     for edges, words in ((tokens, f"ids (B, T = {config.block_size:,})"), (places, "positions (T)")):
         text(ax, edges.x, 0.09, words)
         arrow(ax, (edges.x, 0.17), (edges.x, edges.top))
