@@ -12,11 +12,11 @@ ANSWERS = {
         "What is the mean squared error?": "mean squared error 2.5",
         "$B = 2$, $T = 5$, $C = 3$, $V = 4$?": "the scores have the shape (2, 5, 4)",
         "if $w$ grows by 0.001?": "the loss grows by 0.012009",
-        "Which `grad` will `b` get, and which `y`?": "4 for `b` and −4 for `y`",
+        "What `grad` will `b` get, and what `y`?": "4 for `b` and −4 for `y`",
         "and what do the four add up to?": "sum of the slopes 0.000000",
         "which one has the shape of $W$?": "$G^\\top X$ it is.",
         "rates of 0.02, 0.1 and 0.21?": "rate 0.21  ends at (0.00, 34.90)",
-        "does the walk below run away?": "From 0.2 on",
+        "does the walk below run away?": "Beyond 0.2",
         "will the walk still arrive?": "It will not.",
     },
     "01_data_and_tokenization": {

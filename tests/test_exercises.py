@@ -83,6 +83,8 @@ def test_an_exercise_in_a_notebook(path, i, name, tmp_path):
 
     assert re.match(r"### \d+\. .+ \(\d+ minutes\)\n", words), "the title says how long it takes"
     assert f"```python\n{chr(10).join(head + body)}\n```" in words, "the slow code is that of helpers"
+    asked = re.search(r"(?i)\bno loop\b|\bwithout (a )?loops?\b", words)
+    assert bool(asked) == bool(EXERCISES[name].no_loop), "what the task says is what check counts"
     assert "\n".join([*head, *docstring, "    ..."]) in stub, "the stub has its parameters and docstring"
     assert re.findall(r"<summary>(.+?)</summary>", below) == ["Hint 1", "Hint 2", "Solution"]
 
