@@ -12,7 +12,7 @@ help:
 	@echo "make lab      open the course in JupyterLab"
 	@echo "make test     run every notebook under nbval, and every test"
 	@echo "make test-faults     kill training runs, flip bits, fill disks"
-	@echo "make test-long       every notebook in a simulated Colab, every exercise in a browser, a classroom"
+	@echo "make test-long       every notebook in a simulated Colab and on 7,000 characters, exercises in a browser"
 	@echo "make test-corpus CORPUS=...  run every notebook on another text, without comparing outputs"
 	@echo "make test-fake-cuda  without a GPU: is every tensor of a run on CUDA in the right place?"
 	@echo "make mutants  put known faults into a copy, one after another: does a test notice each?"
@@ -48,7 +48,7 @@ test-faults: .venv/installed
 
 test-long: .venv/installed
 	OMP_NUM_THREADS=$(THREADS) COURSE_DEVICE=cpu COURSE_CORPUS= $(PY) -m pytest -q -n 2 --dist loadscope -m faults \
-	  tests/test_colab.py tests/test_browser.py tests/test_classroom.py $(TEST_ARGS)
+	  tests/test_colab.py tests/test_browser.py tests/test_classroom.py tests/test_own_text.py $(TEST_ARGS)
 
 # On another text the numbers differ, so only errors and failed assertions count.
 CORPUS ?= tinyshakespeare
