@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from torch.utils.data import Dataset
 
 from helpers.checks import check_kind, check_number
 from helpers.files import DATA_DIR, download, write_whole
@@ -173,18 +172,3 @@ def check_block_fits(ids, block_size):
             f"A split of {len(ids)} tokens is too short for block_size={block_size}: "
             f"use a longer text or a block_size of at most {max(len(ids) - 1, 1)}."
         )
-
-
-class WindowDataset(Dataset):
-    """The windows of ids (N,) at a fixed stride, as pairs (x (T,), y (T,)), int64, for a DataLoader."""
-
-    def __init__(self, ids, block_size, stride=1):
-        check_block_fits(ids, block_size)
-        self.windows = ids.unfold(0, block_size + 1, stride)  # (number of windows, T + 1), a view
-
-    def __len__(self):
-        return len(self.windows)
-
-    def __getitem__(self, i):
-        window = self.windows[i].long()
-        return window[:-1], window[1:]

@@ -259,11 +259,6 @@ DATA = [
         "test_data.py::test_split_is_ninety_to_ten_by_default",
     ),
     Mutant(
-        "the stride of a WindowDataset is ignored",
-        "data.py", "ids.unfold(0, block_size + 1, stride)", "ids.unfold(0, block_size + 1, 1)",
-        "test_data.py::test_window_dataset_has_every_whole_window_at_its_stride",
-    ),
-    Mutant(
         "a download is stored without being verified",
         "data.py",
         '        _verify(raw, TINYSHAKESPEARE_SHA256, TINYSHAKESPEARE_URL, "try again later")\n', "",

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from helpers import data
-from helpers.data import Corpus, WindowDataset, get_batch, load_corpus, train_val_split
+from helpers.data import Corpus, get_batch, load_corpus, train_val_split
 from helpers.ladder import load_ladder
 from helpers.program import run
 
@@ -286,35 +286,11 @@ def test_windows_never_cross_the_split():
 
 def test_a_block_needs_its_tokens_and_one_more():
     ids = torch.arange(10)
-    assert get_batch(ids, 9, 1)[1].tolist() == [list(range(1, 10))] and len(WindowDataset(ids, 9)) == 1
-    for take in (lambda: get_batch(ids, 10, 1), lambda: WindowDataset(ids, 10)):
-        with pytest.raises(ValueError, match=r"10 tokens is too short for block_size=10.*at most 9"):
-            take()
+    assert get_batch(ids, 9, 1)[1].tolist() == [list(range(1, 10))]
+    with pytest.raises(ValueError, match=r"10 tokens is too short for block_size=10.*at most 9"):
+        get_batch(ids, 10, 1)
 
 
 def test_batches_move_to_the_device_asked_for(ids):
     x, y = get_batch(ids, 4, 2, device="meta")
     assert x.device.type == y.device.type == "meta"
-
-
-# ---------------------------------------------------------------- WindowDataset
-
-
-@given(more=st.integers(1, 40), block_size=st.integers(1, 12), stride=st.integers(1, 15))
-def test_window_dataset_has_every_whole_window_at_its_stride(more, block_size, stride):
-    n = block_size + more
-    ids = torch.arange(n)
-    windows = WindowDataset(ids, block_size, stride)
-    expected = [
-        (ids[i : i + block_size], ids[i + 1 : i + block_size + 1]) for i in range(0, n - block_size, stride)
-    ]
-    assert len(windows) == len(expected)
-    for i, (x, y) in enumerate(expected):
-        torch.testing.assert_close(windows[i][0], x)
-        torch.testing.assert_close(windows[i][1], y)
-
-
-def test_window_dataset_feeds_a_data_loader_and_ends(ids):
-    loader = torch.utils.data.DataLoader(WindowDataset(ids[:100], 16, 16), batch_size=4, drop_last=True)
-    shapes = [(x.shape, y.shape) for x, y in loader]
-    assert shapes == [((4, 16), (4, 16))], "six windows: one batch of four, the rest is dropped"

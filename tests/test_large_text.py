@@ -15,7 +15,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from helpers.data import WindowDataset, get_batch, load_corpus, train_val_split
+from helpers.data import get_batch, load_corpus, train_val_split
 from helpers.program import build, large_text
 from helpers.program.large_text import tokens_of_file
 from helpers.tokenizer import CharTokenizer
@@ -309,13 +309,6 @@ def test_batches_of_mapped_ids_are_the_same_and_touch_only_their_windows(book):
             batch = get_batch(split, 8, 4, torch.Generator().manual_seed(1))
         assert copies.bytes == 4 * 9 * 8, "four windows of nine, as int64"
         torch.testing.assert_close(batch, get_batch(reference, 8, 4, torch.Generator().manual_seed(1)))
-    torch.testing.assert_close(WindowDataset(ids, 8, 5)[3], WindowDataset(expected, 8, 5)[3])
-
-
-def test_int64_ids_are_not_copied():
-    ids = torch.arange(100)
-    x, _ = WindowDataset(ids, 8)[5]
-    assert x.data_ptr() == ids[5:].data_ptr()
 
 
 def test_of_a_large_text_only_so_much_is_kept_to_be_swept(book, monkeypatch):
