@@ -64,7 +64,7 @@ EXERCISES["how_sure"] = Exercise(
 
 
 def look_up(codes, vocabulary):
-    """codes (N,) and vocabulary (V,), sorted, both int64 code points -> ids (N,) int64."""
+    """codes (N,), all of them in vocabulary (V,), which is sorted; int64 code points -> ids (N,) int64."""
     ids = torch.zeros_like(codes)
     for n in range(len(codes)):
         for i in range(len(vocabulary)):
