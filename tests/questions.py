@@ -5,7 +5,7 @@ test_notebooks.py looks for the answer in the next outputs, titles and paragraph
 
 ANSWERS = {
     "00_tensors_and_gradients": {
-        "`table[1:, :2]` and `table[:, 2:3]`?": "table[:, 2:3]  (3, 1)",
+        "`table[1:, :2]` and `table[:, 2:3]` have?": "table[:, 2:3]  (3, 1)",
         "Which number stands at `[0, 1]` in each?": "viewed[0, 1] is 1 and permuted[0, 1] is 4",
         "and what stands in its last corner?": "the shape is (3, 4) and the corner is 34",
         "how many rows may `right` have?": "One or three.",
@@ -97,7 +97,7 @@ ANSWERS = {
     },
     "05_transformer_blocks": {
         "which of the two has more parameters?": "The feed-forward layer has twice as many",
-        "to the four pairs below?": "No. (0, 0) and (1, 1) add up to the same",
+        "to the four pairs below?": "No. (0, 0) + (1, 1) = (0, 1) + (1, 0)",
         "what changes?": "no number differs by more than 1e-06",
         "Which is ahead after 200 steps?": "One block, by far",
         "And if each layer adds its input to its output?": "twelve slopes of 1 + 0.1: 3.1",
@@ -108,7 +108,7 @@ ANSWERS = {
         "reach the worst one with them?": "Far from it",
         "what will happen in 30 steps?": "At our rate nothing fails here either",
         "their mean and their mean square after that?": "mean 1.00, mean square 1.25",
-        "Do our rungs learn by heart?": "Hardly: text that they learned from",
+        "Do our rungs learn by heart?": "Hardly: text that it learned from",
         "and with shrunk writers?": "With shrunk writers, not at all",
         "before the first step tell you?": "A model with a loss of 8 is sure of itself",
         'if all "logits" lie between 0 and 1?': "floor of softmax twice: 3.200",
@@ -122,12 +122,12 @@ ANSWERS = {
     "06_full_training": {
         "You met the number in notebook 01.": "loss at the first step",
         "and how will the other two fail?": "is on its way, slowly",
-        "Which half is worth more in 200 steps?": "Warm-up, by far",
+        "Which part is worth more in 200 steps?": "Warm-up, by far",
         "by gradient descent and by AdamW?": "a thousand times as far as the second, AdamW equally far",
         "What does clipping to length 1 make of it?": "by hand: [0.6, 0.8]",
         "to change anything at all?": "it changes next to nothing",
         "Is that enough to add 1 and 1/128? And 1/256?": "1 + 1/256 = 1.0\n",
-        "Will the loss notice?": "It does not notice.",
+        "Will the loss notice?": "Not in 150 steps.",
         "Was your order right?": "First letters, then words",
         "if the validation curve began to rise?": "would mean learning by heart",
         "And with top-k 5?": "It does: top-p keeps many candidates",
@@ -141,7 +141,7 @@ ANSWERS = {
         "of 0.9, of 0.1 and of 0.01?": "0.01  0.03  0.12  0.40  1.09  0.70",
         "And AdamW's?": "Muon's first step: at least half as strong",
         "until the weakest arrives too?": "Six: from there on",
-        "Does it pay, in steps and in time?": "In steps, it does",
+        "Does it pay, in steps and in time?": "In these 100 steps, it does",
         "the mean of all four?": "No: each part has to count by its size",
         "the more parts there are?": "Two hardly show",
         "which share really goes?": "51/256",
