@@ -37,7 +37,7 @@ ANSWERS = {
     },
     "02_bigram": {
         "which letters follow an a, and how often?": "after a: {'b': 2, 'c': 1, 'd': 1}",
-        "what does a follower that always comes cost?": "The b surprises least, with 0.69 nats; what always comes",
+        "what does a follower that always comes cost?": "The b surprises least, with 0.69 nats; what",
         "of the first five letters?": "and ln 8 = 2.079",
         "which rows will be nearly empty?": "Two kinds of rows are nearly empty",
         "and what cannot?": "Real words are accidents",

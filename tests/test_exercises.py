@@ -624,7 +624,7 @@ WRONG = {
         ("stays as it is", lambda G, n: torch.stack([clip_all(n, g, least=0)[0] for g in G]).mean(0)),
         ("changes the direction", lambda G, n: G.clamp(-n, n).mean(0)),
         ("This is the sum", lambda G, n: sum(clip_all(n, g)[0] for g in G)),
-        ("the shape is", lambda G, n: torch.stack([clip_all(n, g)[0] for g in G])),
+        ("The shape is", lambda G, n: torch.stack([clip_all(n, g)[0] for g in G])),
     ],
     "moving_average": [
         ("is missing", lambda g, beta: forgetful(g, beta, lambda t: 1)),
