@@ -1,8 +1,8 @@
 """The course in a real browser: JupyterLab as `make lab` starts it, driven through Chromium by playwright.
 
 In `make test` a short form of two notebooks opens, and their first slider moves its picture. In
-`make test-long` every notebook does that and runs to its end, every panel is used, and every exercise is solved by copying
-its solution: `pytest -m faults tests/test_browser.py -s` prints how fast the panels answer.
+`make test-long` all of them do, every notebook runs to its end, every panel is used, and every exercise is
+solved by copying its solution: `pytest -m faults tests/test_browser.py -s` prints how fast the panels answer.
 COURSE_BROWSER=required fails where no Chromium is found, instead of skipping.
 """
 
