@@ -131,10 +131,8 @@ def measured_machine(device, size, seconds):
 
 
 def caption_of(record):
-    """One line on the machine of a record, to stand above its table. Old records say less of it."""
+    """One line on the machine of a record, to stand above its table."""
     line = f"{record['hardware']}, torch {record['torch']}, corpus {record['corpus']}"
-    if "machine" not in record:
-        return f"{line}. An older record, without processor and peak: its targets are those of then."
     machine = record["machine"]
     names = [key for key in ("family", "model", "capability", "class") if machine.get(key)]
     known = ", ".join(f"{key} {machine[key]}" for key in names)
@@ -203,10 +201,10 @@ HEADINGS = (
 
 
 def line_of(row):
-    """A row as a line of a Markdown table. Old records have no shares."""
+    """A row as a line of a Markdown table."""
     ratio = "" if row["ratio"] is None else f"{row['ratio']:.3g}x"
     met = {None: "", True: "yes", False: "no"}[row["met"]]
-    shares = [row.get(f"{side}_share") for side in ("plain", "course")]
+    shares = [row[f"{side}_share"] for side in ("plain", "course")]
     peak = "" if None in shares else "{:.0%} and {:.0%}".format(*shares)
     cells = f"{row['what']}, {row['unit']}", figures_cell(row["plain"]), figures_cell(row["course"])
     return f"| {' | '.join((*cells, ratio, peak, row['target'] or '', met))} |"
