@@ -76,7 +76,7 @@ PRESETS = {
     "course-three-layers": Preset(
         "the model of gptiny by the same recipe",
         model=SIX_LAYERS | dict(n_layer=3, n_head=4),
-        train=HALF_AN_HOUR,
+        train=HALF_AN_HOUR | dict(max_steps=2300),  # half the layers, twice the steps
     ),
     "course-gpu": Preset(
         "the course's own, for a GPU",
