@@ -58,7 +58,7 @@ ANSWERS = {
         "is one character of context worth, in nats?": "One character of context is worth",
     },
     "03_attention_math": {
-        "and what is the last row?": "Row 0, which has only itself; and the mean of all four",
+        "and what is the last?": "Row 0, which has only itself; and the mean of all four",
         "which four weights make row 2?": "A third for each position up to 2",
         "what does softmax make of three equal scores?": "and equal scores get equal weights",
         "Which scores are not zero?": "Those of the two vowels",
@@ -87,7 +87,7 @@ ANSWERS = {
         "which `n_head` costs most?": "None: $H$ cancels",
         "which two tags are the queries of head 1?": "q of head 1 at positions 0 and 1: [[110], [111]]",
         "close to softmax, or the same?": "The same, for any scores",
-        "and by what factor those four?": "Sixteen times, and four times",
+        "and by what factor the first four?": "Sixteen times, and four times",
         "Do you expect eight similar maps?": "They are not, though only their random starts",
         "which head will cost most, and which least?": "The loss rises most without layer",
         "one head of size 64, or eight of size 8?": "Eight, but four do nearly as well",
@@ -117,7 +117,7 @@ ANSWERS = {
         "Does its table of positions show it?": "Roughly: near from far, no more",
         "and what do the heads change?": "Widening is the largest, a third of all",
         "or its activations?": "The activations, about eleven times as much",
-        "and which changes the work more than the parameters?": "The heads change nothing",
+        "and which adds work but hardly any parameters?": "The heads change nothing",
     },
     "06_full_training": {
         "You met the number in notebook 01.": "loss at the first step",

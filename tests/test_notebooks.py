@@ -211,6 +211,7 @@ def test_the_sign_for_measured_masks_the_number_and_nothing_else():
 
     assert sanitize("loss ≈ 2.259 nats") == sanitize("loss ≈ 2.261 nats") != "loss ≈ 2.259 nats"
     assert sanitize("≈ -0.5, 3 ≈ 1,234.5") == sanitize("≈ 0.7, 3 ≈ 99")
+    assert sanitize("≈ 3.1e+09") == sanitize("≈ 8e+10")
     assert sanitize("step 10: ≈ 2.25") != sanitize("step 11: ≈ 2.25")
     assert sanitize("shape (2, 8, 65), loss 4.174") == "shape (2, 8, 65), loss 4.174"
 

@@ -158,7 +158,7 @@ EXERCISES["gradients"] = Exercise(
 
 
 def largest_rate(steepness):
-    """steepness (C,) > 0 of the hill half the sum of steepness * w**2 -> the largest rate, a number."""
+    """steepness (C,) > 0 of the valley sum(steepness * w**2) / 2 -> the largest rate, a number."""
     low, high = 0.0, 1000.0
     for _ in range(60):
         rate = (low + high) / 2

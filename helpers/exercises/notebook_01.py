@@ -11,7 +11,7 @@ EXERCISES = {}
 
 
 def how_sure(right, wrong, V):
-    """A guess that was right and wrong in so many places -> (its best chance, the loss with it)."""
+    """How many guesses were right and how many wrong -> (their best chance, the loss with it)."""
     best_chance, least = None, math.inf
     for thousandth in range(1, 1000):
         chance = thousandth / 1000  # of the guess; the V - 1 others share the rest evenly

@@ -171,7 +171,7 @@ def plot_graph(names, title):
 
 
 def plot_descent(paths, steepness, title):
-    """Walks over the hill half the sum of steepness * w**2, seen from above, to scale -> Figure.
+    """Walks over the valley sum(steepness * w**2) / 2, seen from above, to scale -> Figure.
 
     paths maps a name to the points (steps + 1, 2) that were visited; steepness has two numbers.
     """

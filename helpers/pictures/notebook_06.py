@@ -28,7 +28,19 @@ from helpers.pictures.panel import (
     text_field,
 )
 from helpers.pictures.shared import draw_attention, label_axis, running_mean
-from helpers.pictures.style import BLUE, GREEN, GREY, ORANGE, SKY, WIDTH, figure_title, tint, to_png, written
+from helpers.pictures.style import (
+    BLUE,
+    GREEN,
+    GREY,
+    ORANGE,
+    SKY,
+    WIDTH,
+    figure_title,
+    in_title,
+    tint,
+    to_png,
+    written,
+)
 from helpers.presets import PRESETS
 from helpers.program.build import build, check_batch_fits, too_large
 from helpers.program.records import load_records
@@ -226,7 +238,7 @@ def plot_dials(places, next_probs, tokenizer):
     fig, axes = plt.subplots(len(dials), len(places), figsize=(WIDTH, 5.6), squeeze=False, sharey="col")
     for column, (title, logits) in zip(axes.T, places.items()):
         plain = next_probs(logits)
-        shown = min(int((next_probs(logits, top_p=0.9) > 0).sum()) + 6, tokenizer.vocab_size)
+        shown = min(int((next_probs(logits, top_p=0.9) > 0).sum()) + 6, tokenizer.vocab_size, 60)
         order = logits.argsort(descending=True)[:shown]
         for ax, (label, settings) in zip(column, dials.items()):
             probs = next_probs(logits, **settings)
@@ -238,7 +250,7 @@ def plot_dials(places, next_probs, tokenizer):
             ax.set_title(f"{label}: {kept} candidate{'s' * (kept > 1)}", loc="right", fontsize=9)
             label_axis(ax, "x", [tokenizer.decode([i]) for i in order.tolist()], fontsize=8)
             ax.margins(x=0.01)
-        column[0].set_title(title, fontsize=9)
+        column[0].set_title(in_title(title), fontsize=9)
         column[0].set_title("plain", loc="right", fontsize=9)
     for ax in axes[:, 0]:
         ax.set_ylabel("probability")

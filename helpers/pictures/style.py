@@ -73,6 +73,11 @@ def written(character):
     return visible(character) if has_font(visible(character)) else f"U+{ord(character):04X}"
 
 
+def in_title(text):
+    """A text as a title writes it: as it is, but for characters that no installed font has."""
+    return "".join(c if c.isspace() or has_font(c) else written(c) for c in text)
+
+
 def in_cell(character):
     """The same for a narrow cell: the number alone, as in 4E00."""
     return written(character).removeprefix("U+")
