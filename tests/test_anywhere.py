@@ -479,6 +479,11 @@ def test_a_drive_that_is_not_there_is_one_sentence(monkeypatch):
 @pytest.mark.faults
 def test_files_and_runs_are_kept_on_another_machine():
     tests = [f"tests/test_{name}.py" for name in ("files", "checkpoint", "data", "large_text", "resume")]
+    not_there = [  # a text that changes while its ids are mapped; a child that has fcntl, where this has none
+        "test_large_text.py::test_a_text_that_changed_is_encoded_again",
+        "test_resume.py::test_sigterm_saves_and_the_same_command_goes_on",
+    ]
     command = [sys.executable, "tests/another_machine.py", "pytest", "-q", "-p", "no:cacheprovider", *tests]
+    command += [f"--deselect=tests/{name}" for name in not_there]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, encoding="utf-8", timeout=1200)
     assert done.returncode == 0, done.stdout[-3000:]

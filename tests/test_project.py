@@ -212,7 +212,9 @@ def test_newlines_are_never_converted():
     assert rules.index("* text=auto eol=lf") < rules.index("data/*.txt -text"), "the last that fits counts"
     for path in [*SOURCES, *NOTEBOOKS, ROOT / "data" / "plays.txt", ROOT / "Makefile", ROOT / ".ci" / "run"]:
         assert b"\r" not in path.read_bytes(), path
-    attributes = git("check-attr", "text", "eol", "data/plays.txt", "notebooks/02_bigram.ipynb", "Makefile")
+    attributes = git(
+        "check-attr", "text", "eol", "--", "data/plays.txt", "notebooks/02_bigram.ipynb", "Makefile"
+    )
     assert "data/plays.txt: text: unset" in attributes
     assert attributes.count("eol: lf") == 3 and attributes.count("text: auto") == 2
 
@@ -262,7 +264,7 @@ def test_continuous_integration_runs_what_the_readme_says():
         commands = re.findall(r"(?:^|`|\n)(?:\$ )?make ([a-z-]+)", path.read_text(encoding="utf-8"))
         assert set(commands) <= targets, f"{path.name}: {set(commands) - targets}"
     readme = (ROOT / "README.md").read_text(encoding="utf-8")
-    assert "make test" in readme and "python -m helpers test" in readme
+    assert "make test" in readme and "python3 -m helpers test" in readme
 
 
 @pytest.mark.parametrize("path", PAGES, ids=lambda path: path.name)
