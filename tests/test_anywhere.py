@@ -440,10 +440,11 @@ def test_the_command_line_on_another_machine(tmp_path, monkeypatch):
     kept = {name: value for name, value in os.environ.items() if not re.match(own, name)}
     monkeypatch.setattr(os, "environ", kept | {"HOME": os.devnull})
     monkeypatch.setattr(setup, "ROOT", folder)
+    locale = "C" if torch.__file__.isascii() else "C.UTF-8"  # from elsewhere PyTorch itself is not imported
     done = subprocess.run(
         [sys.executable, ROOT / "tests" / "another_machine.py", *words], cwd=folder, capture_output=True,
         encoding="cp1252", timeout=120,
-        env=os.environ | setup.instead_of_home() | {"LC_ALL": "C", "PYTHONUTF8": "0"}
+        env=os.environ | setup.instead_of_home() | {"LC_ALL": locale, "PYTHONUTF8": "0"}
         | {"PYTHONIOENCODING": "cp1252", "COURSE_DEVICE": "cpu", "OMP_NUM_THREADS": "1"},
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
