@@ -21,8 +21,9 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 COPIED = (
-    "helpers tests tools notebooks data docs .ci .devcontainer .github pyproject.toml Makefile README.md "
-    "CONTRIBUTING.md requirements.txt environment.yml LICENSE .gitattributes .gitignore .pre-commit-config.yaml"
+    "helpers tests tools notebooks data docs .ci .devcontainer .github pyproject.toml Makefile "
+    "README.md CONTRIBUTING.md requirements.txt environment.yml LICENSE .gitattributes .gitignore "
+    ".pre-commit-config.yaml"
 ).split()
 # Not asked: what opens a browser, grades, or is about the form of a file or about this list.
 NOT_ASKED = "browser classroom colab grade notebooks project mutants".split()
