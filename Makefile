@@ -1,9 +1,9 @@
 # make lab · make test · make run · make refresh       (each sets up .venv by itself)
+# Without make: python -m helpers lab, python -m helpers test. They are defined in helpers/program/setup.py.
 PYTHON ?= python3
 PIP_ARGS ?=
 PY = .venv/bin/python
-# The longest first, so that two workers finish together.
-# Two workers with one thread each: more threads than cores make each other wait.
+# Of each of two workers: more threads than cores make each other wait.
 THREADS ?= 1
 NOTEBOOKS = $(shell ls -r notebooks/*.ipynb)
 .PHONY: help lab test test-faults test-long test-corpus test-fake-cuda mutants run refresh bench ladder readme lint zip colab clean
@@ -25,30 +25,21 @@ help:
 
 # A stamp that is older than requirements.txt installs again; a newer one installs nothing.
 .venv/installed: requirements.txt
-	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
-	  { echo "Python 3.11 or newer is needed: try make PYTHON=python3.12 (found: $$($(PYTHON) -V))"; exit 1; }
-	test -x $(PY) || $(PYTHON) -m venv .venv
-	$(PY) -m pip install --quiet --disable-pip-version-check $(PIP_ARGS) -r requirements.txt
-	touch $@
+	$(PYTHON) -m helpers setup $(PIP_ARGS)
 
-# JupyterLab keeps its token, listens on localhost only and asks nobody for updates. As root (in a container) it asks to be told so.
 lab: .venv/installed
-	$(PY) -m helpers doctor
-	$(PY) -m jupyterlab --config=tools/jupyter_config.py --ServerApp.ip=127.0.0.1 --ServerApp.root_dir=. \
-	  --LabApp.default_url=/lab/tree/notebooks/01_data_and_tokenization.ipynb \
-	  --LabApp.check_for_updates_class=jupyterlab.NeverCheckForUpdate \
-	  $$([ "$$(id -u)" = 0 ] && echo --allow-root) $(LAB_ARGS)
+	$(PYTHON) -m helpers lab $(LAB_ARGS)
 
+# A path in TEST_ARGS is run in place of all: make test TEST_ARGS=tests/test_data.py
 test: .venv/installed
-	OMP_NUM_THREADS=$(THREADS) COURSE_DEVICE=cpu COURSE_CORPUS= $(PY) -m pytest -q -n 2 --dist loadscope --no-loadscope-reorder \
-	  --nbval --nbval-current-env --nbval-sanitize-with tests/nbval_sanitize.cfg $(NOTEBOOKS) tests $(TEST_ARGS)
+	THREADS=$(THREADS) $(PYTHON) -m helpers test $(TEST_ARGS)
 
 test-faults: .venv/installed
 	OMP_NUM_THREADS=$(THREADS) COURSE_DEVICE=cpu COURSE_CORPUS= $(PY) -m pytest -q -n 2 -m faults tests/test_resume.py tests/test_fuzz.py $(TEST_ARGS)
 
 test-long: .venv/installed
 	OMP_NUM_THREADS=$(THREADS) COURSE_DEVICE=cpu COURSE_CORPUS= $(PY) -m pytest -q -n 2 --dist loadscope -m faults \
-	  tests/test_colab.py tests/test_browser.py tests/test_classroom.py tests/test_own_text.py $(TEST_ARGS)
+	  tests/test_colab.py tests/test_browser.py tests/test_classroom.py tests/test_own_text.py tests/test_anywhere.py $(TEST_ARGS)
 
 # On another text the numbers differ, so only errors and failed assertions count.
 CORPUS ?= tinyshakespeare

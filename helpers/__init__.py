@@ -24,6 +24,7 @@ the programs around it
     program/plain.py           a GPT script as most are written, to compare with
     program/nanogpt.py         a nanoGPT checkout, run as it is, to compare with
     program/bench.py           python -m helpers bench
+    program/setup.py           python -m helpers setup | lab | test: .venv, and what runs in it
     program/doctor.py          python -m helpers doctor: is this machine ready?
 the pictures
     pictures/style.py          colours, sizes, letters
@@ -50,5 +51,5 @@ the exercises
     exercises/notebook_07.py
     exercises/check.py         check(...): is an exercise solved, and if not, why?
 the command line
-    __main__.py                python -m helpers train | bench | ladder | doctor
+    __main__.py                python -m helpers setup | lab | test | train | bench | ladder | doctor
 """

@@ -43,7 +43,8 @@ def read_file(path):
     try:
         with safe_open(path, framework="pt", device="cpu") as file:
             header = file.metadata() or {}
-            tensors = {name: file.get_tensor(name) for name in file.keys()}
+            # clone: else they lie in the file, which Windows could then neither replace nor delete
+            tensors = {name: file.get_tensor(name).clone() for name in file.keys()}
         expected = header.pop("sha256")
         if digest(tensors, header) != expected:
             raise ValueError("its contents do not match its SHA-256")

@@ -43,10 +43,10 @@ def load_corpus(name_or_path=None):
         path = DATA_DIR / "plays.txt"
         raw = _read_bytes(path)
         _verify(raw, PLAYS_SHA256, path, "restore it with `git checkout data/plays.txt`")
-        return Corpus("plays", raw.decode("utf-8"), "bundled with the course", "CC0 1.0")
+        return Corpus("plays", _decode(raw, path), "bundled with the course", "CC0 1.0")
     if name == "tinyshakespeare":
         raw, source = _tinyshakespeare()
-        return Corpus("tinyshakespeare", raw.decode("utf-8"), source, "public domain")
+        return Corpus("tinyshakespeare", _decode(raw, source), source, "public domain")
     path = Path(os.path.expanduser(name))  # a home that does not exist stays in the path, and in the error
     text = _decode(_read_bytes(path), path)
     check_characters(set(text), path)
@@ -93,7 +93,7 @@ def _decode(raw, path):
 
 
 def _verify(raw, sha256, path, remedy):
-    actual = hashlib.sha256(raw).hexdigest()
+    actual = hashlib.sha256(raw.replace(b"\r\n", b"\n")).hexdigest()  # on Windows a line may end so
     if actual != sha256:
         raise ValueError(
             f"{path} is not the expected file (SHA-256 {actual[:12]}… in place of {sha256[:12]}…): {remedy}."

@@ -21,8 +21,9 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 COPIED = (
-    "helpers tests tools notebooks data docs .ci .github pyproject.toml Makefile README.md CONTRIBUTING.md "
-    "requirements.txt environment.yml LICENSE .gitattributes .gitignore .pre-commit-config.yaml"
+    "helpers tests tools notebooks data docs .ci .devcontainer .github pyproject.toml Makefile "
+    "README.md CONTRIBUTING.md requirements.txt environment.yml LICENSE .gitattributes .gitignore "
+    ".pre-commit-config.yaml"
 ).split()
 # Not asked: what opens a browser, grades, or is about the form of a file or about this list.
 NOT_ASKED = "browser classroom colab grade notebooks project mutants".split()
@@ -148,6 +149,11 @@ SURVIVED = [
         "test_checkpoint.py::test_the_same_bytes_in_another_shape_or_type_are_damage",
     ),
     Mutant(
+        "a checkpoint stays mapped where it was read: Windows could not replace it",
+        "checkpoint.py", "file.get_tensor(name).clone()", "file.get_tensor(name)",
+        "test_anywhere.py::test_what_is_read_from_a_checkpoint_lies_not_in_its_file",
+    ),
+    Mutant(
         "no flush of the folder: after a power cut the new name can be missing",
         "files.py", "            flush(path.parent)  #", "            pass  #",
         "test_files.py::test_the_contents_reach_the_disk_before_the_name_and_the_name_too",
@@ -268,6 +274,11 @@ DATA = [
         "the newlines of Windows stay two characters",
         "data.py", 'return text.replace("\\r\\n", "\\n")', "return text",
         "test_data.py::test_byte_order_mark_and_windows_newlines_vanish",
+    ),
+    Mutant(
+        "the plays are another text where git has turned their newlines into those of Windows",
+        "data.py", 'hashlib.sha256(raw.replace(b"\\r\\n", b"\\n"))', "hashlib.sha256(raw)",
+        "test_anywhere.py::test_a_checkout_with_the_newlines_of_windows_is_the_same_text",
     ),
 ]  # fmt: skip
 

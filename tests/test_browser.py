@@ -19,6 +19,7 @@ import sys
 import time
 import urllib.request
 import warnings
+from pathlib import Path
 from types import SimpleNamespace
 
 import nbformat
@@ -105,6 +106,10 @@ def lab(tmp_path_factory):
         shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__", "*.ids"))
     for name in ("Makefile", "requirements.txt"):
         shutil.copy2(ROOT / name, folder)
+    (folder / ".venv").mkdir()  # the environment in which this runs, with a stamp of its own
+    for path in set(Path(sys.prefix).iterdir()) - {Path(sys.prefix) / "installed"}:
+        (folder / ".venv" / path.name).symlink_to(path)
+    (folder / ".venv" / "installed").touch()
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
@@ -115,7 +120,7 @@ def lab(tmp_path_factory):
     own = {name: str(home / name.lower()) for name in (*kinds, *labs)}
     flags = f"--no-browser --ServerApp.port={port} --ServerApp.port_retries=0 "
     flags += f"--IdentityProvider.token={token} --LabApp.expose_app_in_browser=True"
-    command = ["make", "-o", ".venv/installed", "lab", f"PY='{sys.executable}'", f"LAB_ARGS={flags}"]
+    command = ["make", "lab", f"PYTHON='{sys.executable}'", f"LAB_ARGS={flags}"]
     log = home / "log"
     with log.open("w") as out:
         process = subprocess.Popen(

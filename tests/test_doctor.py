@@ -196,11 +196,6 @@ def test_something_worth_a_look_does_not_stop_jupyterlab(versions, monkeypatch, 
     assert capsys.readouterr().out.splitlines()[-1] == "The course runs. What is marked !! is worth a look."
 
 
-def test_make_lab_asks_the_doctor_first():
-    recipe = (ROOT / "Makefile").read_text(encoding="utf-8").split("\nlab:")[1].split("\n\n")[0]
-    assert 0 < recipe.index("-m helpers doctor") < recipe.index("-m jupyterlab")
-
-
 def test_without_any_package_it_still_says_what_is_missing():
     # -S leaves out site-packages: a bare Python.
     command = [sys.executable, "-S", "-m", "helpers", "doctor"]

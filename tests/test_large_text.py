@@ -123,6 +123,7 @@ def test_ids_are_used_again_while_the_text_stays(book, encodings):
     assert about["sha256"] == hashlib.sha256(book.read_bytes()).hexdigest() and about["tokens"] == len(ids)
 
 
+@pytest.mark.skipif(os.name == "nt", reason="Windows replaces no file that is mapped, and a sentence says so")
 @pytest.mark.parametrize("word, same_time", [("Leid", False), ("Lieder", True)])
 def test_a_text_that_changed_is_encoded_again(book, encodings, word, same_time):
     _, before = tokens_of_file(book)

@@ -4,6 +4,7 @@ import ast
 import hashlib
 import importlib
 import json
+import os
 import re
 import subprocess
 import sys
@@ -55,7 +56,7 @@ def test_requirements_are_the_one_list_of_versions():
     entries = [line.strip().removeprefix("- ") for line in lines if line.strip()]
     assert "-r requirements.txt" in entries
     assert [e for e in entries if re.search(r"[=<>]", e) and not e.startswith("python=")] == []
-    for name in (".ci/run", ".github/workflows/test.yml", "Makefile"):
+    for name in (".ci/run", ".github/workflows/test.yml", ".devcontainer/devcontainer.json", "Makefile"):
         assert not re.search(r"pip install .*==", (ROOT / name).read_text(encoding="utf-8")), name
 
 
@@ -76,7 +77,10 @@ def test_what_is_imported_is_required():
 
 def test_what_runs_the_project_is_required():
     makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
-    for name in set(re.findall(r"\$\(PY\) -m (\w+)", makefile)) - {"pip"} - OWN:
+    program = (ROOT / "helpers" / "program" / "setup.py").read_text(encoding="utf-8")
+    started = set(re.findall(r"\$\(PY\) -m (\w+)", makefile) + re.findall(r'"-m", "(\w+)"', program))
+    assert started >= {"jupyterlab", "pytest", "ruff"}
+    for name in started - {"pip", "venv"} - OWN:
         assert name in REQUIREMENTS, name
 
 
@@ -155,7 +159,7 @@ def test_nothing_listens_on_anything_but_localhost():
     for path in [*commands, *SOURCES, *NOTEBOOKS]:
         page = path.read_text(encoding="utf-8")
         assert anywhere not in page and not re.search(r"\bip=(?!127\.0\.0\.1)[\d*'\"]", page), path
-    assert "--ServerApp.ip=127.0.0.1" in (ROOT / "Makefile").read_text(encoding="utf-8")
+    assert '"--ServerApp.ip=127.0.0.1"' in (ROOT / "helpers/program/setup.py").read_text(encoding="utf-8")
 
 
 IMPORT_ALL = """
@@ -205,11 +209,14 @@ def test_the_bundled_plays_are_the_ones_that_the_readme_of_the_data_describes():
 
 def test_newlines_are_never_converted():
     rules = (ROOT / ".gitattributes").read_text(encoding="utf-8").splitlines()
-    assert "data/*.txt -text" in rules and "*.ipynb text eol=lf" in rules
+    assert rules.index("* text=auto eol=lf") < rules.index("data/*.txt -text"), "the last that fits counts"
     for path in [*SOURCES, *NOTEBOOKS, ROOT / "data" / "plays.txt", ROOT / "Makefile", ROOT / ".ci" / "run"]:
         assert b"\r" not in path.read_bytes(), path
-    attributes = git("check-attr", "text", "data/plays.txt", "notebooks/01_data_and_tokenization.ipynb")
+    attributes = git(
+        "check-attr", "text", "eol", "--", "data/plays.txt", "notebooks/02_bigram.ipynb", "Makefile"
+    )
     assert "data/plays.txt: text: unset" in attributes
+    assert attributes.count("eol: lf") == 3 and attributes.count("text: auto") == 2
 
 
 @pytest.mark.parametrize("path", sorted((ROOT / "data" / "runs").glob("*.json")), ids=lambda path: path.stem)
@@ -246,18 +253,18 @@ def test_records_are_whole(path):
 
 def test_continuous_integration_runs_what_the_readme_says():
     ci = (ROOT / ".ci" / "run").read_text(encoding="utf-8")
-    assert (ROOT / ".ci" / "run").stat().st_mode & 0o111, ".ci/run is executable"
+    assert os.name != "posix" or (ROOT / ".ci" / "run").stat().st_mode & 0o111, ".ci/run is executable"
     assert ci.startswith("#!") and "set -euo pipefail" in ci
     targets = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(encoding="utf-8"), re.MULTILINE))
     assert "make test\n" in ci
-    assert re.search(
-        r"make test$", (ROOT / ".github/workflows/test.yml").read_text(encoding="utf-8"), re.MULTILINE
-    )
+    workflow = (ROOT / ".github/workflows/test.yml").read_text(encoding="utf-8")
+    assert re.search(r"run: python -m helpers test$", workflow, re.MULTILINE), "where make is not at hand"
     pages = [ROOT / name for name in (".ci/run", "CONTRIBUTING.md", "README.md", "data/README.md")]
     for path in [*pages, *(ROOT / "docs").glob("*.md")]:
         commands = re.findall(r"(?:^|`|\n)(?:\$ )?make ([a-z-]+)", path.read_text(encoding="utf-8"))
         assert set(commands) <= targets, f"{path.name}: {set(commands) - targets}"
-    assert "make test" in (ROOT / "README.md").read_text(encoding="utf-8")
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    assert "make test" in readme and "python3 -m helpers test" in readme
 
 
 @pytest.mark.parametrize("path", PAGES, ids=lambda path: path.name)

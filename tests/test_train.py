@@ -3,7 +3,6 @@
 import contextlib
 import copy
 import math
-import os
 import re
 import shutil
 import signal
@@ -212,7 +211,7 @@ def test_ctrl_c_ends_after_a_whole_step_and_training_goes_on(tiny_gpt):
 
     def press():
         third_step.wait(20)
-        os.kill(os.getpid(), signal.SIGINT)
+        signal.raise_signal(signal.SIGINT)
 
     thread = threading.Thread(target=press, daemon=True)
     thread.start()

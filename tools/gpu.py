@@ -99,11 +99,12 @@ def main(arguments=None):
         ended, seconds = run_job(words, limit, out / f"{name}.log")
         report["jobs"][name] = {"ended": ended, "seconds": seconds}
         report |= summary(out)
-        (out / "report.json").write_text(json.dumps(report, indent=1), encoding="utf-8")
+        (out / "report.json").write_text(json.dumps(report, indent=1), "utf-8", newline="\n")
         print(f"{name:18} {ended:20} {seconds:7.1f} s", flush=True)
     print(json.dumps(report["course-gpu"]))
     raise SystemExit(any(job["ended"] != "ok" for job in report["jobs"].values()))
 
 
 if __name__ == "__main__":
+    sys.stdout.reconfigure(errors="replace")  # what a terminal cannot show is no reason to end
     main()

@@ -263,7 +263,7 @@ def limit(seconds, memory):
         resource.RLIMIT_CORE: 0,
         resource.RLIMIT_NPROC: 0,  # without effect for root
     }
-    with contextlib.suppress(OSError), open("/proc/self/statm") as file:
+    with contextlib.suppress(OSError), open("/proc/self/statm", encoding="ascii") as file:
         limits[resource.RLIMIT_AS] = int(file.read().split()[0]) * resource.getpagesize() + memory
     for what, most in limits.items():
         with contextlib.suppress(ValueError, OSError):

@@ -77,6 +77,11 @@ def normalise(notebook):
     return notebook
 
 
+def write(notebook, path):
+    """Write a notebook with Unix's newlines on every system, so that git sees what changed and no more."""
+    path.write_text(nbformat.writes(notebook) + "\n", encoding="utf-8", newline="\n")
+
+
 def warnings_in(notebook):
     """What a learner should not see in stored outputs: anything on stderr."""
     return [
@@ -112,9 +117,9 @@ def main():
         if args.command == "run":
             target = ROOT / "build" / path.name
             target.parent.mkdir(exist_ok=True)
-            nbformat.write(notebook, target)
+            write(notebook, target)
         elif not fault:
-            nbformat.write(normalise(notebook), path)
+            write(normalise(notebook), path)
         if fault:
             failed += 1
             print(f"{path.name}: {fault}", file=sys.stderr)
@@ -125,4 +130,5 @@ def main():
 
 
 if __name__ == "__main__":
+    sys.stdout.reconfigure(errors="replace")  # what a terminal cannot show is no reason to end
     sys.exit(main())

@@ -180,7 +180,9 @@ def results(ladder):
 
 def updated(page):
     """The text of a page with each marked part written anew."""
-    ladders = {p.stem[7:]: json.loads(p.read_text()) for p in sorted(RUNS_DIR.glob("ladder-*.json"))}
+    ladders = {
+        p.stem[7:]: json.loads(p.read_text(encoding="utf-8")) for p in sorted(RUNS_DIR.glob("ladder-*.json"))
+    }
     tables = {
         "notebooks": notebook_table(ladders["plays"]),
         "results": results(ladders["plays"]),
@@ -234,10 +236,11 @@ def picture():
 
 def main():
     for path in PAGES:
-        path.write_text(updated(path.read_text(encoding="utf-8")), encoding="utf-8")
+        path.write_text(updated(path.read_text(encoding="utf-8")), encoding="utf-8", newline="\n")
     if (ROOT / "build" / "my_gpt.safetensors").exists():
         picture()
 
 
 if __name__ == "__main__":
+    sys.stdout.reconfigure(errors="replace")  # what a terminal cannot show is no reason to end
     main()

@@ -2,7 +2,7 @@
 
 python -m helpers doctor
 
-At its top it imports the standard library alone, so that it can report what is missing.
+What it imports at its top needs no installation, so that it can report what is missing.
 """
 
 import argparse
@@ -12,11 +12,10 @@ import os
 import re
 import shutil
 import sys
-from pathlib import Path
 
-ROOT = Path(__file__).resolve().parents[2]
+from helpers.program.setup import OLDEST_PYTHON, ROOT
+
 OK, LOOK, STOP = "OK", "!!", "NO"
-OLDEST_PYTHON = (3, 11)
 INSTALL = f"{sys.executable} -m pip install -r requirements.txt"
 
 

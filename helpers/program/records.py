@@ -60,7 +60,8 @@ def bits_per_character(nats_per_token, tokenizer, ids):
 
 def write_record(path, record):
     """Write a record, whole or not at all. Raises ValueError if it cannot be written."""
-    write_whole(path, (json.dumps(record, indent=1, ensure_ascii=False) + "\n").encode())
+    text = json.dumps(record, indent=1, ensure_ascii=False) + "\n"
+    write_whole(path, text.encode("utf-8", "replace"))  # a text's file may have a name that is no Unicode
 
 
 def load_record(name):

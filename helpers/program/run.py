@@ -135,7 +135,8 @@ def build_from_arguments(args):
 
 def check_folder(purpose, path):
     """Raise ValueError unless path is a folder that can be written to, or one can be made there."""
-    there = next(p for p in (path, *path.absolute().parents) if p.exists())
+    folders = (path, *path.absolute().parents)
+    there = next((p for p in folders if p.exists()), path)  # Windows may have no such drive
     if not there.is_dir() or not os.access(there, os.W_OK):
         raise ValueError(
             f"{path} cannot be used for {purpose}, as {there} cannot be written to: choose another folder."
