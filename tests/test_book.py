@@ -165,7 +165,7 @@ def test_the_workflow_publishes_where_the_address_is_that_of_the_repository(
 
 @pytest.fixture(scope="module")
 def book():
-    """The folder of the pages, built by `make book` as it is called by hand; the environment stands before."""
+    """The folder of the pages, built by `make book`; its environment stands before."""
     make = ["make", "-o", ".venv/installed"]
     subprocess.run([*make, "build/book-env/installed"], cwd=ROOT, check=True)
     begin = time.monotonic()
@@ -327,8 +327,8 @@ def test_what_is_folded_opens_and_holds_markdown(visit, file):
     folded = tab.locator("article details")
     assert folded.count() == len(re.findall("<details>", markdown_of(file))) + n_cells
     assert not any(folded.evaluate_all("all => all.map(one => one.open)"))
-    setup, solution = tab.locator("article details.hide").first, tab.locator("article details", has_text="Solution").last
-    for one in (setup, solution):
+    solution = tab.locator("article details", has_text="Solution").last
+    for one in (tab.locator("article details.hide").first, solution):
         assert not one.locator("pre").first.is_visible()
         one.locator("summary").click()
         one.locator("pre").first.wait_for()

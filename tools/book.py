@@ -53,8 +53,8 @@ docs/teachers
 
 def pages_of(root):
     """{file: the page that it becomes}, both relative to root, in the order of reading."""
-    notebooks = sorted((root / "notebooks").glob("[0-9][0-9]_*.ipynb"))
-    files = [path.relative_to(root).as_posix() for path in [*notebooks, *sorted((root / "docs").glob("*.md"))]]
+    paths = [*sorted(root.glob("notebooks/[0-9][0-9]_*.ipynb")), *sorted(root.glob("docs/*.md"))]
+    files = [path.relative_to(root).as_posix() for path in paths]
     return {"README.md": "index.md"} | {file: file for file in files}
 
 
@@ -119,15 +119,15 @@ def with_places(text, file, repo):
 # ---------------------------------------------------------------- cells
 
 
-def folded(metadata, source):
+def folded(metadata, code):
     """Metadata of a code cell for myst-nb: what is folded in JupyterLab is folded on the page."""
     hidden = metadata.get("jupyter", {})
-    what = ("input" if hidden.get("source_hidden") else "") + ("output" if hidden.get("outputs_hidden") else "")
-    if not what:
+    source, outputs = hidden.get("source_hidden"), hidden.get("outputs_hidden")
+    if not source and not outputs:
         return {}
-    title = re.match(r"# @title (.+)", source)
+    title = re.match(r"# @title (.+)", code)
     return {
-        "tags": [{"input": "hide-input", "output": "hide-output", "inputoutput": "hide-cell"}[what]],
+        "tags": ["hide-cell" if source and outputs else "hide-input" if source else "hide-output"],
         "mystnb": {"code_prompt_show": title[1] if title else "Show the code", "code_prompt_hide": "Fold"},
     }
 
@@ -176,9 +176,8 @@ def stage(root, folder):
     """Copy all that becomes a page from root into folder, changed for the web."""
     pages = pages_of(root)
     shutil.copytree(THEME, folder)
-    notebooks = {
-        file: json.loads((root / file).read_text(encoding="utf-8")) for file in pages if file.endswith(".ipynb")
-    }
+    texts = {file: (root / file).read_text(encoding="utf-8") for file in pages}
+    notebooks = {file: json.loads(text) for file, text in texts.items() if file.endswith(".ipynb")}
     repo = address_of(next(iter(notebooks.values())))
     for file, page in pages.items():
         target = folder / page
@@ -187,8 +186,7 @@ def stage(root, folder):
             web_notebook(notebooks[file], file, pages, repo)
             text = json.dumps(notebooks[file], ensure_ascii=False)
         else:
-            text = with_places((root / file).read_text(encoding="utf-8"), file, repo)
-            text = with_links(text, file, pages, repo)
+            text = with_links(with_places(texts[file], file, repo), file, pages, repo)
         if page == "index.md":
             text += CONTENTS.format(notebooks="\n".join(file.removesuffix(".ipynb") for file in notebooks))
         target.write_text(text, encoding="utf-8", newline="\n")
@@ -205,7 +203,7 @@ def add_mathjax(static):
 
 
 def build(root, target):
-    """Make the pages in the folder target, in place of older ones. Raises CalledProcessError if Sphinx fails."""
+    """Make the pages in the folder target, in place of older ones; CalledProcessError if Sphinx fails."""
     target.parent.mkdir(parents=True, exist_ok=True)
     with TemporaryDirectory(dir=target.parent, prefix="book-") as half:
         source, pages = Path(half, "source"), Path(half, "pages")
