@@ -15,7 +15,7 @@ smartquotes = False  # it turns "--" into a dash
 mathjax_path = "mathjax/tex-chtml.js"
 
 html_theme = "furo"
-pygments_dark_style = "a11y-high-contrast-dark"  # the default underlines module names, as if they were links
+pygments_dark_style = "github-dark"  # the default underlines module names, as if they were links
 html_static_path = ["_static"]
 html_css_files = ["book.css"]
 html_copy_source = False
