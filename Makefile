@@ -6,13 +6,13 @@ PY = .venv/bin/python
 # Of each of two workers: more threads than cores make each other wait.
 THREADS ?= 1
 NOTEBOOKS = $(shell ls -r notebooks/*.ipynb)
-.PHONY: help lab test test-faults test-long test-corpus test-fake-cuda mutants run refresh bench ladder readme lint zip colab clean
+.PHONY: help lab test test-faults test-long test-corpus test-fake-cuda mutants run refresh bench ladder readme lint zip colab book clean
 
 help:
 	@echo "make lab      open the course in JupyterLab"
 	@echo "make test     run every notebook under nbval, and every test"
 	@echo "make test-faults     kill training runs, flip bits, fill disks"
-	@echo "make test-long       every notebook in a simulated Colab and on 7,000 characters, exercises in a browser"
+	@echo "make test-long       every notebook in a simulated Colab and on 7,000 characters, exercises and web pages in a browser"
 	@echo "make test-corpus CORPUS=...  run every notebook on another text, without comparing outputs"
 	@echo "make test-fake-cuda  without a GPU: is every tensor of a run on CUDA in the right place?"
 	@echo "make mutants  put known faults into a copy, one after another: does a test notice each?"
@@ -21,6 +21,7 @@ help:
 	@echo "make refresh  execute all notebooks on the CPU and store their outputs"
 	@echo "make bench    measure the course beside plain baselines, results to data/runs/"
 	@echo "make colab REPO=owner/name   badges and the address for Colab; REPO= takes them away"
+	@echo "make book     the course as web pages, results to build/book/"
 	@echo "make ladder   measure the ladder of both corpora again (data/runs/ladder-*.json)"
 
 # A stamp that is older than requirements.txt installs again; a newer one installs nothing.
@@ -39,7 +40,8 @@ test-faults: .venv/installed
 
 test-long: .venv/installed
 	OMP_NUM_THREADS=$(THREADS) COURSE_DEVICE=cpu COURSE_CORPUS= $(PY) -m pytest -q -n 2 --dist loadscope -m faults \
-	  tests/test_colab.py tests/test_browser.py tests/test_classroom.py tests/test_own_text.py tests/test_anywhere.py $(TEST_ARGS)
+	  tests/test_colab.py tests/test_browser.py tests/test_classroom.py tests/test_own_text.py \
+	  tests/test_anywhere.py tests/test_book.py $(TEST_ARGS)
 
 # On another text the numbers differ, so only errors and failed assertions count.
 CORPUS ?= tinyshakespeare
@@ -99,6 +101,16 @@ zip:
 # An empty REPO undoes it; without one, tools/colab.py explains itself.
 colab: .venv/installed
 	$(PY) tools/colab.py $(if $(filter undefined,$(origin REPO)),,"$(REPO)")
+
+# Sphinx and what it brings make the pages, and nothing else of the course needs them: an environment of their own.
+BOOK = build/book-env
+book: $(BOOK)/installed
+	$(BOOK)/bin/python tools/book.py
+
+$(BOOK)/installed: tools/requirements-book.txt requirements.txt
+	$(PYTHON) -m venv $(BOOK)
+	$(BOOK)/bin/python -m pip install --quiet --disable-pip-version-check $(PIP_ARGS) -c requirements.txt -r tools/requirements-book.txt
+	touch $@
 
 clean:
 	rm -rf build .pytest_cache .ruff_cache .hypothesis
