@@ -227,4 +227,5 @@ def main():
 
 
 if __name__ == "__main__":
+    sys.stdout.reconfigure(errors="replace")  # what a terminal cannot show is no reason to end
     sys.exit(main())
