@@ -278,7 +278,10 @@ def test_make_calls_these_commands():
 
     def said(*words):
         command = ["make", "-n", "-o", ".venv/installed", *words, "PYTHON=py"]
-        return subprocess.run(command, cwd=ROOT, capture_output=True, encoding="utf-8", check=True).stdout
+        env = {k: v for k, v in os.environ.items() if not k.startswith(("MAKE", "MFLAGS"))}  # no make around
+        return subprocess.run(
+            command, cwd=ROOT, env=env, capture_output=True, encoding="utf-8", check=True
+        ).stdout
 
     assert said("test", "THREADS=3", "TEST_ARGS=-x") == "THREADS=3 py -m helpers test -x\n"
     assert said("lab", "LAB_ARGS=--no-browser") == "py -m helpers lab --no-browser\n"
