@@ -433,7 +433,7 @@ def test_every_exercise_is_solved_by_hand(lab, open_notebook, path):
         for folded in below.locator("details").all():  # two hints, then the solution
             folded.locator("summary").click()
             assert folded.inner_text().strip() != folded.locator("summary").inner_text().strip()
-        solution = below.locator("details").last.locator("pre").inner_text()
+        solution = below.locator("details").last.locator("pre").first.inner_text()
         before, check = notebook.cells[i].source.split("def ")[0], notebook.cells[i].source.splitlines()[-1]
         stub.locator(".cm-content").click()
         page.keyboard.press("ControlOrMeta+a")
