@@ -9,7 +9,7 @@ import torch
 from IPython.display import display
 
 from helpers.checks import check_kind, check_number, shown
-from helpers.pictures.style import to_png
+from helpers.pictures.style import titles_of, to_png
 
 PANEL_TEXT = "Panel: run this cell to move the sliders."
 # Out of sight, but read aloud: ipywidgets gives an image no alternative text.
@@ -36,8 +36,8 @@ class Panel(widgets.VBox):
 
     def show(self, fig):
         """Put a Figure in place of the picture. Its titles are what a screen reader says."""
-        titles = [fig.get_suptitle(), *(ax.get_title("left") or ax.get_title() for ax in fig.axes)]
-        self.spoken.value = SPOKEN.format(html.escape("; ".join(filter(None, titles))))
+        self.titles = titles_of(fig)
+        self.spoken.value = SPOKEN.format(html.escape(self.titles))
         self.image.value = to_png(fig)
 
     def say(self, text):
@@ -52,7 +52,7 @@ class Panel(widgets.VBox):
                 "model_id": self.model_id,
             },
             "image/png": base64.b64encode(self.still or self.image.value).decode("ascii"),
-            "text/plain": PANEL_TEXT,
+            "text/plain": f"{PANEL_TEXT}\nPicture: {self.titles}",
         }
 
     def _ipython_display_(self, **kwargs):  # ipywidgets 7 asks for this one first, on Colab

@@ -31,6 +31,16 @@ plt.rcParams.update(
 )
 
 
+def titles_of(fig):
+    """What a Figure states, for those who do not see it: its titles."""
+    titles = [fig.get_suptitle(), *(ax.get_title("left") or ax.get_title() for ax in fig.axes)]
+    return "; ".join(filter(None, titles))
+
+
+# Stored beside the picture, as its text: `make book` makes it the alternative text.
+plt.Figure.__repr__ = lambda fig: f"Picture: {titles_of(fig)}"
+
+
 def to_png(fig):
     """Figure -> PNG bytes; the figure is closed, so that nothing draws it a second time."""
     buffer = io.BytesIO()
