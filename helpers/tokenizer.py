@@ -1,5 +1,6 @@
 """Text to integers and back: one character a token, or learned byte pairs."""
 
+import heapq
 import re
 from collections import Counter, defaultdict
 from itertools import pairwise
@@ -148,8 +149,9 @@ def merge_pair(ids, pair, new_id):
 class PairCounts:
     """How often each pair of neighbours occurs in the words of a text, kept up to date through merges.
 
-    What makes it fast: a word that occurs a thousand times is stored once, with its count; and a merge
-    changes only the words that hold the pair, so only those are counted again.
+    What makes it fast: a word that occurs a thousand times is stored once, with its count; a merge changes
+    only the words that hold the pair, so only those are counted again; and the pairs stand in a heap, so
+    that the most frequent one need not be looked for among all.
     """
 
     def __init__(self, words):
@@ -160,18 +162,38 @@ class PairCounts:
         self.holders = defaultdict(set)  # the words (their numbers) in which a pair occurs
         for w in range(len(self.words)):
             self._count_word(w)
+        self.heap = [self._entry(pair) for pair in self.count]
+        heapq.heapify(self.heap)
+
+    @staticmethod
+    def tie(pair):
+        """Of pairs that occur equally often the one goes first for which this is smallest: largest ids."""
+        return -pair[0], -pair[1]
 
     def most_frequent(self):
         """(pair, times) of the pair that occurs most often, of equals the largest; 0 times: none is left."""
-        pair = max(self.count, key=lambda pair: (self.count[pair], pair), default=None)
-        return pair, self.count[pair]
+        while self.heap:
+            times, _, pair = self.heap[0]
+            if -times == self.count[pair]:
+                return pair, -times
+            heapq.heappop(self.heap)  # out of date: it was pushed again when its count changed
+        return None, 0
 
     def merge(self, pair, new_id):
         """Replace the pair by new_id wherever it occurs."""
+        changed = set()
         for w in list(self.holders[pair]):
+            changed.update(pairwise(self.words[w]))
             self._forget_word(w)
             self.words[w] = merge_pair(self.words[w], pair, new_id)
             self._count_word(w)
+            changed.update(pairwise(self.words[w]))
+        for other in changed & self.count.keys():
+            heapq.heappush(self.heap, self._entry(other))
+
+    def _entry(self, pair):
+        """A pair in the heap, whose smallest entry comes first."""
+        return -self.count[pair], self.tie(pair), pair
 
     def _count_word(self, w):
         for pair in pairwise(self.words[w]):
