@@ -23,6 +23,7 @@ the programs around it
     program/run.py             python -m helpers train
     program/plain.py           a GPT script as most are written, to compare with
     program/nanogpt.py         a nanoGPT checkout, run as it is, to compare with
+    program/tokens.py          python -m helpers tokens
     program/gpt2.py            GPT-2's form: out of a Hugging Face folder, and into one (notebook 08)
     program/bench.py           python -m helpers bench
     program/setup.py           python -m helpers setup | lab | test: .venv, and what runs in it
@@ -52,5 +53,5 @@ the exercises
     exercises/notebook_07.py
     exercises/check.py         check(...): is an exercise solved, and if not, why?
 the command line
-    __main__.py                python -m helpers setup | lab | test | train | bench | ladder | doctor
+    __main__.py                python -m helpers setup | lab | test | train | bench | ladder | tokens | doctor
 """

@@ -1,4 +1,4 @@
-"""The one command line: python -m helpers setup | lab | test | train | bench | ladder | doctor.
+"""The one command line: python -m helpers setup | lab | test | train | bench | ladder | tokens | doctor.
 
 It uses the standard library alone, and imports a subcommand when it is called: where nothing is installed
 yet, the first three make up for it, and the doctor can tell what is missing.
@@ -14,6 +14,7 @@ COMMANDS = {
     "train": ("helpers.program.run", "main", "train a preset on a text, keep the run and record it"),
     "bench": ("helpers.program.bench", "main", "measure the course beside plain programs"),
     "ladder": ("helpers.ladder", "main", "measure what each idea of the course is worth"),
+    "tokens": ("helpers.program.tokens", "main", "measure what longer tokens buy"),
     "doctor": ("helpers.program.doctor", "main", "is this machine ready for the course?"),
 }
 
