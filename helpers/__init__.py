@@ -41,6 +41,7 @@ the pictures
     pictures/notebook_05.py
     pictures/notebook_06.py
     pictures/notebook_07.py
+    pictures/notebook_08.py
 the exercises
     exercises/exercise.py      what an exercise is made of
     exercises/notebook_00.py   the exercises of notebook 00: slow code, random cases, typical mistakes
@@ -51,6 +52,7 @@ the exercises
     exercises/notebook_05.py
     exercises/notebook_06.py
     exercises/notebook_07.py
+    exercises/notebook_08.py
     exercises/check.py         check(...): is an exercise solved, and if not, why?
 the command line
     __main__.py                python -m helpers setup | lab | test | train | bench | ladder | tokens | doctor

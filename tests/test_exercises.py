@@ -345,6 +345,39 @@ entr = torch.special.entr
 LEAK, NAN, SCALE = "The future leaks in", "NaN or infinity", "The scale is missing"
 
 # For each exercise: what the verdict must say, and a function that is wrong in this way.
+VISIBLE = [*range(33, 127), *range(161, 173), *range(174, 256)]
+BYTE_ORDER = torch.tensor(VISIBLE + sorted(set(range(256)) - set(VISIBLE)))
+
+
+def merged(ids, a, b, new, overlap=False, drop=True):
+    """The pairs a, b of ids merged, in a run of equal ids every other pair; or with a mistake."""
+    at = torch.arange(len(ids) - 1)
+    hit = (ids[:-1] == a) & (ids[1:] == b)
+    miss = torch.where(hit, -1, at).cummax(0).values
+    hit = hit if overlap else hit & ((at - miss) % 2 == 1)
+    out = ids.clone()
+    out[:-1][hit] = new
+    return out[torch.cat([torch.tensor([True]), ~hit])] if drop else out
+
+
+def one_of_gpt2(x, w, b, n_head, h, order="q h d", scale=lambda C, D: D**0.5, hidden=1):
+    """Head h of a fused layer (C, 3 C), or with a mistake: another order of its columns, scale or mask."""
+    B, T, C = x.shape
+    shape = (3, n_head, C // n_head) if order == "q h d" else (n_head, 3, C // n_head)
+    parts = (x @ w + b).view(B, T, *shape)
+    q, k, v = (parts[:, :, :, h] if order == "q h d" else parts[:, :, h]).unbind(2)
+    scores = q @ k.mT / scale(C, C // n_head)
+    return scores.masked_fill(torch.ones(T, T).triu(hidden).bool(), -math.inf).softmax(-1) @ v
+
+
+def cut_sum(z, join):
+    """All cuts of a text from left to right: what ends at a place is joined there."""
+    totals = [torch.zeros(())]
+    for j in range(len(z)):
+        totals.append(join(torch.stack(totals) + z[: j + 1, j]))
+    return totals[-1]
+
+
 WRONG = {
     "squared_distances": [
         ("root is too much", lambda a, b: torch.cdist(a, b)),
@@ -675,6 +708,47 @@ WRONG = {
         ("It should return a tuple of 3, not a tensor", lambda *a: with_cache(*a)[0]),
         (NAN, lambda *a: with_cache(*a, diagonal=0)),
         ("None that I know", lambda *a: with_cache(*a, swap=True)),
+    ],
+    "byte_ids": [
+        ("turn the table round", lambda raw: BYTE_ORDER[raw]),
+        ("the bytes themselves", lambda raw: raw.clone()),
+        ("have gaps", lambda raw: (raw + 223) % 256),
+        ("come last, not first", lambda raw: (BYTE_ORDER.argsort() + 68).remainder(256)[raw]),
+        ("The shape is", lambda raw: BYTE_ORDER.argsort()),
+        ("dtype is torch.float32", lambda raw: BYTE_ORDER.argsort()[raw].float()),
+    ],
+    "bits_per_character": [
+        ("divide the sums", lambda x, n: (x / n / math.log(2)).mean()),
+        ("bits per token", lambda x, n: x.sum() / len(x) / math.log(2)),
+        ("These are nats", lambda x, n: x.sum() / n.sum()),
+        ("more bits than nats", lambda x, n: x.sum() / n.sum() * math.log(2)),
+        ("The shape is", lambda x, n: x / n),
+    ],
+    "merge": [
+        ("must not overlap", lambda i, a, b, new: merged(i, a, b, new, overlap=True)),
+        ("still there", lambda i, a, b, new: merged(i, a, b, new, drop=False)),
+        ("the pair b, a", lambda i, a, b, new: merged(i, b, a, new)),
+        ("from left to right", lambda i, a, b, new: merged(i.flip(0), b, a, new).flip(0)),
+        ("new is not used", lambda i, a, b, new: merged(i, a, b, a)),
+        ("not a list", lambda i, a, b, new: merged(i, a, b, new).tolist()),
+    ],
+    "gpt2_head": [
+        ("then k, then v", lambda *a: one_of_gpt2(*a, order="h q d")),
+        ("The bias is missing", lambda x, w, b, n, h: one_of_gpt2(x, w, torch.zeros_like(b), n, h)),
+        (SCALE, lambda *a: one_of_gpt2(*a, scale=lambda C, D: 1.0)),
+        ("not sqrt(C)", lambda *a: one_of_gpt2(*a, scale=lambda C, D: C**0.5)),
+        ("another head", lambda x, w, b, n, h: one_of_gpt2(x, w, b, n, n - 1 - h)),
+        (LEAK, lambda *a: one_of_gpt2(*a, hidden=99)),
+        (NAN, lambda *a: one_of_gpt2(*a, hidden=0)),
+        ("The shape is", lambda *a: one_of_gpt2(*a).repeat(1, 1, 2)),
+    ],
+    "all_cuts": [
+        ("the best cut alone", lambda z: cut_sum(z, lambda x: x.max())),
+        ("their logarithms do not", lambda z: cut_sum(z, lambda x: x.sum())),
+        ("single characters", lambda z: torch.trace(z)),
+        ("as one piece", lambda z: z[0, len(z) - 1]),
+        ("This is the probability", lambda z: cut_sum(z, lambda x: x.logsumexp(0)).exp()),
+        ("None that I know", lambda z: cut_sum(z.T, lambda x: x.logsumexp(0))),
     ],
 }  # fmt: skip
 

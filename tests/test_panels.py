@@ -30,6 +30,7 @@ from helpers.pictures import (
     notebook_05,
     notebook_06,
     notebook_07,
+    notebook_08,
     shared,
     style,
 )
@@ -45,7 +46,7 @@ from helpers.pictures.panel import (
     text_field,
 )
 from helpers.program.records import load_records
-from helpers.tokenizer import CharTokenizer
+from helpers.tokenizer import BytePairTokenizer, CharTokenizer
 from helpers.train import History, TrainConfig
 
 
@@ -203,6 +204,13 @@ def a_square():
 
 
 TOKENIZER = CharTokenizer("\n abcdefg")
+ROWS = [
+    dict(name=name, budget=budget, vocab_size=V, seeds=[dict(bits_per_character=b) for b in (2.2, 2.4)])
+    for name, budget, V in (
+        ("characters", "equal compute", 65), ("512 pieces", "equal compute", 512),
+        ("512 pieces", "equal parameters", 512),
+    )
+]  # fmt: skip
 EVALS = [dict(step=0, train=2.5, val=2.6, seconds=0), dict(step=50, train=1.9, val=2.1, seconds=1)]
 # One call for every function of helpers/pictures/ that makes a Figure.
 EXAMPLES = {
@@ -257,6 +265,9 @@ EXAMPLES = {
     "draw_operations": lambda: notebook_07.draw_operations(6, 384, 256, 1e11),
     "plot_strengths": lambda: notebook_07.plot_strengths({"gradient": torch.tensor([2.0, 1.0])}, "title"),
     "draw_newton_schulz": lambda: notebook_07.draw_newton_schulz(5, 0.01),
+    "draw_merges": lambda: notebook_08.draw_merges(1, "abab é", BytePairTokenizer([(97, 98)])),
+    "draw_costs": lambda: notebook_08.draw_costs("abc", {"one": (a_model(), TOKENIZER)}),
+    "plot_bits": lambda: notebook_08.plot_bits(ROWS, "title", {512: 2.5}),
     "draw_attention_explorer": lambda: notebook_04.draw_attention_explorer(maps(), "abcde", 1, 0),
 }
 
@@ -264,6 +275,7 @@ EXAMPLES = {
 NOTEBOOKS = (
     notebook_00, notebook_01, notebook_02, notebook_03,
     notebook_04, notebook_05, notebook_06, notebook_07,
+    notebook_08,
 )  # fmt: skip
 
 
@@ -498,6 +510,47 @@ def test_gains_are_longer_where_the_course_is_better():
     gains = notebook_07.gains_of(rows)
     assert sorted(gains.values()) == [2.0, 3.0]
     assert notebook_07.plot_gains(gains).get_suptitle().endswith(": products in bfloat16 instead of float32")
+
+
+@torch.no_grad()
+def test_every_token_costs_what_the_model_gives_it():
+    model, text = a_model().eval(), "abcdefgabcdefg abc"  # longer than the block of 8
+    ids = TOKENIZER.encode("\n" + text)
+    slow = [
+        -model(ids[None, max(t - 8, 0) : t])[0][0, -1].log_softmax(-1)[ids[t]] / np.log(2)
+        for t in range(1, len(ids))
+    ]
+    for n in (1, 7, 8, 9, len(text)):
+        bits = notebook_08.bits_of(model, TOKENIZER, text[:n])
+        torch.testing.assert_close(bits, torch.stack(slow[:n]), rtol=1e-4, atol=1e-4)
+    other = notebook_08.bits_of(model, TOKENIZER, text, start="g")
+    assert not torch.allclose(other[0], slow[0]), "the first depends on what stands before it"
+
+
+def test_pieces_are_drawn_in_their_order_and_parts_of_characters_as_numbers():
+    pairs = BytePairTokenizer([(97, 98), (32, 256)])
+    ax = notebook_08.draw_merges(2, "ab ab é", pairs).axes[0]
+    assert [t.get_text() for t in ax.texts] == ["ab", "␣ab", "␣", "c3", "a9"]
+    assert ax.get_title("left") == "2 merges: 7 characters in 5 pieces"
+    assert notebook_08.draw_merges(0, "ab ab é", pairs).axes[0].get_title("left").endswith("in 8 pieces")
+    boxes = [(box.get_x(), box.get_y(), box.get_width()) for box in ax.patches]
+    assert boxes == [(0, 0, 2), (2, 0, 3), (5, 0, 1), (6, 0, 2), (8, 0, 2)]
+    long = notebook_08.draw_merges(0, "a" * 160, pairs).axes[0]
+    assert {box.get_y() for box in long.patches} == {0, 1, 2} and len(long.patches) == 160
+
+
+@pytest.mark.parametrize("text", ["", "a" * 161])
+def test_a_text_that_is_too_long_is_refused(text):
+    with pytest.raises(ValueError, match="give 1 to 160 of them"):
+        notebook_08.draw_costs(text, {"one": (a_model(), TOKENIZER)})
+    with pytest.raises(ValueError, match="merges=3 must be a whole number from 0 to 1"):
+        notebook_08.draw_merges(3, "ab", BytePairTokenizer([(97, 98)]))
+
+
+def test_the_spread_is_that_of_the_seeds():
+    ax = notebook_08.plot_bits(ROWS, "title").axes[0]
+    ends = [bar.get_segments()[1] for bar in ax.collections]  # of the second point of each line
+    assert [segment[:, 1].tolist() for segment in ends] == [pytest.approx([2.2, 2.4])] * 2
 
 
 def test_a_passage_has_a_line_break_in_its_middle_if_there_is_one():

@@ -1,6 +1,6 @@
 """check(function): is a learner's function right, and if not, what is likely to be wrong?
 
-The exercises stand in notebook_00.py to notebook_07.py, each with its slow code, which gives the right
+The exercises stand in notebook_00.py to notebook_08.py, each with its slow code, which gives the right
 answers, its random cases and its typical mistakes. The verdict is printed and never raised, so that an
 unsolved exercise stops no notebook.
 """
@@ -25,11 +25,13 @@ from helpers.exercises import (
     notebook_05,
     notebook_06,
     notebook_07,
+    notebook_08,
 )
 
 NOTEBOOKS = (
     notebook_00, notebook_01, notebook_02, notebook_03,
     notebook_04, notebook_05, notebook_06, notebook_07,
+    notebook_08,
 )  # fmt: skip
 EXERCISES = {name: exercise for notebook in NOTEBOOKS for name, exercise in notebook.EXERCISES.items()}
 CASES = 20
