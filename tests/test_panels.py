@@ -267,7 +267,7 @@ EXAMPLES = {
     "draw_newton_schulz": lambda: notebook_07.draw_newton_schulz(5, 0.01),
     "draw_merges": lambda: notebook_08.draw_merges(1, "abab é", BytePairTokenizer([(97, 98)])),
     "draw_costs": lambda: notebook_08.draw_costs("abc", {"one": (a_model(), TOKENIZER)}),
-    "plot_bits": lambda: notebook_08.plot_bits(ROWS, "title", {512: 2.5}),
+    "plot_bits": lambda: notebook_08.plot_bits(ROWS, {512: 2.5}),
     "draw_attention_explorer": lambda: notebook_04.draw_attention_explorer(maps(), "abcde", 1, 0),
 }
 
@@ -548,7 +548,8 @@ def test_a_text_that_is_too_long_is_refused(text):
 
 
 def test_the_spread_is_that_of_the_seeds():
-    ax = notebook_08.plot_bits(ROWS, "title").axes[0]
+    ax = notebook_08.plot_bits([*ROWS, ROWS[1] | dict(vocab_size=99, seeds=ROWS[1]["seeds"][:1])]).axes[0]
+    assert ax.get_title("left") == "Fewest bits per character, 2.20: 512 pieces, equal compute"
     ends = [bar.get_segments()[1] for bar in ax.collections]  # of the second point of each line
     assert [segment[:, 1].tolist() for segment in ends] == [pytest.approx([2.2, 2.4])] * 2
 

@@ -1,7 +1,7 @@
 """The exercises of notebook 08: bytes as ids, bits, a merge, a head of GPT-2, and all cuts of a text."""
 
-import itertools
 import math
+from itertools import pairwise, product
 
 import torch
 
@@ -165,9 +165,9 @@ def all_cuts(log_probs):
     (arXiv:1804.10959), section 3.
     """
     N, total = len(log_probs), 0.0
-    for ends in itertools.product((False, True), repeat=N - 1):
+    for ends in product((False, True), repeat=N - 1):
         cuts = [0, *(i + 1 for i, end in enumerate(ends) if end), N]
-        total += sum(log_probs[i, j - 1] for i, j in itertools.pairwise(cuts)).exp()
+        total += sum(log_probs[i, j - 1] for i, j in pairwise(cuts)).exp()
     return total.log()
 
 

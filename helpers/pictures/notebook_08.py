@@ -107,25 +107,34 @@ def draw_costs(text, models, start="\n"):
 # ---------------------------------------------------------------- what longer tokens buy
 
 
-def plot_bits(rows, title, live=None):
+def plot_bits(rows, live=None):
     """Bits per character against the size of the vocabulary, with the spread over the seeds -> Figure.
 
-    rows: those of a record of program/tokens.py. live: a dict from a vocabulary's size to bits measured now.
+    rows: those of a record of program/tokens.py; the title names the best. live: a dict from a vocabulary's
+    size to bits measured now.
     """
     fig, ax = plt.subplots(figsize=(WIDTH, 3.2))
     for budget, colour in (("equal compute", BLUE), ("equal parameters", ORANGE)):
         shown = [row for row in rows if row["budget"] == budget or row["name"] == "characters"]
+        means = list(map(mean_bits, shown))
         points = [[point["bits_per_character"] for point in row["seeds"]] for row in shown]
-        sizes, means = [row["vocab_size"] for row in shown], [sum(p) / len(p) for p in points]
-        below = [mean - min(p) for mean, p in zip(means, points)]
-        above = [max(p) - mean for mean, p in zip(means, points)]
+        below = [mean - min(seeds) for mean, seeds in zip(means, points)]
+        above = [max(seeds) - mean for mean, seeds in zip(means, points)]
+        sizes = [row["vocab_size"] for row in shown]
         ax.errorbar(sizes, means, [below, above], marker="o", capsize=4, color=colour, label=budget)
     if live:
         ax.plot(list(live), list(live.values()), "x", color=GREY, markersize=9, label="measured here")
-    sizes = sorted({row["vocab_size"] for row in rows} | set(live or ()))
+    sizes = sorted({row["vocab_size"] for row in rows})
     ax.set_xscale("log")
     ax.set_xticks(sizes, [f"{size:,}" for size in sizes])
     ax.set_xticks([], minor=True)
-    ax.set(title=title, xlabel="vocabulary (the first: characters)", ylabel="bits per character")
+    best = min(rows, key=mean_bits)
+    title = f"Fewest bits per character, {mean_bits(best):.2f}: {best['name']}, {best['budget']}"
+    ax.set(title=title, xlabel="vocabulary (the smallest: characters)", ylabel="bits per character")
     ax.legend()
     return fig
+
+
+def mean_bits(row):
+    """The bits per character of a row of a record, the mean of its seeds."""
+    return sum(point["bits_per_character"] for point in row["seeds"]) / len(row["seeds"])

@@ -16,7 +16,7 @@ from helpers.data import load_corpus, train_val_split
 from helpers.device import hardware, pick_device
 from helpers.files import RUNS_DIR
 from helpers.generate import stream_text
-from helpers.model import GPT, GPTConfig, count_parameters, flops_per_token, parameter_table
+from helpers.model import GPT, GPTConfig, flops_per_token, parameter_table
 from helpers.presets import PRESETS
 from helpers.program.records import bits_per_character, write_record
 from helpers.tokenizer import BytePairTokenizer, CharTokenizer
@@ -110,7 +110,7 @@ def row_of(name, budget, tokenizer, parts, config, steps):
     return {
         "name": name, "budget": budget, "vocab_size": config.vocab_size, "n_embd": config.n_embd,
         "steps": steps, "operations_per_token": flops_per_token(config),
-        "parameters": count_parameters(GPT(config)), "parts": parameter_table(config),
+        "parameters": sum(parameter_table(config).values()), "parts": parameter_table(config),
         "characters_per_token": round(per_token, 3), "sees": round(per_token * config.block_size),
         "seeds": [],
     }  # fmt: skip
