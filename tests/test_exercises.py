@@ -726,7 +726,7 @@ WRONG = {
     ],
     "merge": [
         ("must not overlap", lambda i, a, b, new: merged(i, a, b, new, overlap=True)),
-        ("still there", lambda i, a, b, new: merged(i, a, b, new, drop=False)),
+        ("The shape is", lambda i, a, b, new: merged(i, a, b, new, drop=False)),
         ("the pair b, a", lambda i, a, b, new: merged(i, b, a, new)),
         ("from left to right", lambda i, a, b, new: merged(i.flip(0), b, a, new).flip(0)),
         ("new is not used", lambda i, a, b, new: merged(i, a, b, a)),
@@ -747,7 +747,7 @@ WRONG = {
         ("their logarithms do not", lambda z: cut_sum(z, lambda x: x.sum())),
         ("single characters", lambda z: torch.trace(z)),
         ("as one piece", lambda z: z[0, len(z) - 1]),
-        ("This is the probability", lambda z: cut_sum(z, lambda x: x.logsumexp(0)).exp()),
+        ("this is the probability", lambda z: cut_sum(z, lambda x: x.logsumexp(0)).exp()),
         ("None that I know", lambda z: cut_sum(z.T, lambda x: x.logsumexp(0))),
     ],
 }  # fmt: skip

@@ -1,7 +1,7 @@
 """The exercises of notebook 08: bytes as ids, bits, a merge, a head of GPT-2, and all cuts of a text."""
 
 import math
-from itertools import pairwise, product
+from itertools import pairwise
 
 import torch
 
@@ -90,16 +90,13 @@ EXERCISES["merge"] = Exercise(
         "Pairs must not overlap: of a, a, a the first two become one, and the third stays.": (
             lambda ids, a, b, new: _merged(ids, (ids[:-1] == a) & (ids[1:] == b), new)
         ),
-        "The second id of each pair is still there.": (
-            lambda ids, a, b, new: torch.where(
-                torch.cat([(ids[:-1] == a) & (ids[1:] == b), torch.zeros(1).bool()]), new, ids
-            )
-        ),
         "This is the pair b, a.": lambda ids, a, b, new: merge(ids, b, a, new),
         "In a row of equal ids go from left to right.": lambda ids, a, b, new: merge(
             ids.flip(0), b, a, new
         ).flip(0),
-        "new is not used.": lambda ids, a, b, new: merge(ids, a, b, a),
+        "new is not used.": lambda ids, a, b, new: merge(ids, a, b, new).where(
+            merge(ids, a, b, new) != new, a
+        ),
     },
 )
 
@@ -165,8 +162,8 @@ def all_cuts(log_probs):
     (arXiv:1804.10959), section 3.
     """
     N, total = len(log_probs), 0.0
-    for ends in product((False, True), repeat=N - 1):
-        cuts = [0, *(i + 1 for i, end in enumerate(ends) if end), N]
+    for number in range(2 ** (N - 1)):  # its bits say where to cut
+        cuts = [0, *(i for i in range(1, N) if number >> (i - 1) & 1), N]
         total += sum(log_probs[i, j - 1] for i, j in pairwise(cuts)).exp()
     return total.log()
 
