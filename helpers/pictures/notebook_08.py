@@ -38,8 +38,13 @@ def check_text_fits(text):
         raise ValueError(f"The text has {len(text)} characters: give 1 to {LONGEST} of them.")
 
 
-def draw_cut(ax, pieces, colours):
-    """Pieces (str) as coloured boxes in lines on ax, whose frame goes; returns how many lines it took."""
+def lines_for(rows):
+    """How many lines of a picture the longest of several lists of pieces (str) may take."""
+    return max(-(-sum(map(len, pieces)) // (LINE - 12)) for pieces in rows)
+
+
+def draw_cut(ax, pieces, colours, lines):
+    """Pieces (str) as coloured boxes on ax, which has room for so many lines; its frame goes."""
     x = line = 0
     for piece, colour in zip(pieces, colours):
         if x and x + len(piece) > LINE:
@@ -49,18 +54,18 @@ def draw_cut(ax, pieces, colours):
         middle = x + len(piece) / 2
         ax.text(middle, line + 0.44, piece, ha="center", va="center", family="monospace", fontsize=8)
         x += len(piece)
-    ax.set(xlim=(0, LINE), ylim=(line + 1, 0), xticks=[], yticks=[])
+    ax.set(xlim=(0, LINE), ylim=(max(lines, line + 1), 0), xticks=[], yticks=[])
     ax.spines[:].set_visible(False)
-    return line + 1
 
 
 def draw_merges(merges, text, tokenizer):
     """The text as the first `merges` merges of a byte-pair tokenizer cut it -> Figure."""
     check_whole("merges", merges, least=0, most=len(tokenizer.merges))
     check_text_fits(text)
-    pieces = pieces_of(BytePairTokenizer(tokenizer.merges[:merges]), text)
-    fig, ax = plt.subplots(figsize=(WIDTH, 1.6))
-    draw_cut(ax, map(letters_of, pieces), [tint(COLOURS[i % 6]) for i in range(len(pieces))])
+    pieces = list(map(letters_of, pieces_of(BytePairTokenizer(tokenizer.merges[:merges]), text)))
+    lines = lines_for([pieces])
+    fig, ax = plt.subplots(figsize=(WIDTH, 0.8 + 0.28 * lines))
+    draw_cut(ax, pieces, [tint(COLOURS[i % 6]) for i in range(len(pieces))], lines)
     ax.set_title(f"{merges:,} merges: {len(text)} characters in {len(pieces)} pieces")
     ax.set_xlabel(f"{len(text) / len(pieces):.2f} characters a piece")
     return fig
@@ -88,16 +93,17 @@ def draw_costs(text, models, start="\n"):
     models: a dict from a name to (model, tokenizer). start: one character, after which the text begins.
     """
     check_text_fits(text)
-    fig, axes = plt.subplots(len(models), 1, figsize=(WIDTH, 1.15 * len(models)), squeeze=False)
-    colours, norm = plt.get_cmap("Reds"), plt.Normalize(0, 16)  # bits; a table of 2 ** 16 pieces costs 16
+    rows = [list(map(letters_of, pieces_of(tokenizer, text))) for _, tokenizer in models.values()]
+    lines = lines_for(rows)
+    size = WIDTH, 0.7 + len(models) * (0.3 + 0.28 * lines)
+    fig, axes = plt.subplots(len(models), 1, figsize=size, squeeze=False)
+    colours, norm = plt.get_cmap("Reds"), plt.Normalize(0, 16)
     totals = {}
-    for ax, (name, (model, tokenizer)) in zip(axes[:, 0], models.items()):
+    for ax, pieces, (name, (model, tokenizer)) in zip(axes[:, 0], rows, models.items()):
         bits = bits_of(model, tokenizer, text, start)
         totals[name] = bits.sum().item()
-        pieces = map(letters_of, pieces_of(tokenizer, text))
-        draw_cut(ax, pieces, [colours(0.75 * norm(b)) for b in bits.tolist()])
+        draw_cut(ax, pieces, [colours(0.75 * norm(b)) for b in bits.tolist()], lines)
         ax.set_title(f"{name}: {len(bits)} tokens, {totals[name]:.0f} bits", fontsize=9)
-        ax.set_ylim(3, 0)
     axes[-1, 0].set_xlabel("the darker a piece, the more bits: white 0, darkest 16 and more")
     best = min(totals, key=totals.get)
     figure_title(fig, f"{best} are cheapest here: {totals[best] / len(text):.2f} bits per character")
