@@ -158,7 +158,7 @@ ANSWERS = {
     },
     "08_tokens_and_gpt2": {
         "with its space?": "A space and a t",
-        "will each of these texts take?": "thermodynamics",
+        "How many pieces will each take?": "14 bytes, 11 pieces",
         "is the row of ids longer or shorter?": "It is longer, and no error says so",
         "are all 300 merges equal?": "merges are equal; of all 300",
         "cut the sentence differently?": "At apostrophes, at digits within a word, and at two spaces",
