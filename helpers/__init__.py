@@ -24,6 +24,7 @@ the programs around it
     program/plain.py           a GPT script as most are written, to compare with
     program/nanogpt.py         a nanoGPT checkout, run as it is, to compare with
     program/bench.py           python -m helpers bench
+    program/pace.py            how fast is this machine, and what can it train in two minutes?
     program/setup.py           python -m helpers setup | lab | test: .venv, and what runs in it
     program/doctor.py          python -m helpers doctor: is this machine ready?
 the pictures

@@ -347,7 +347,8 @@ def run_on_colab(path, folder, colab):
             "--InteractiveShellApp.exec_lines=import google.colab",
         ],
     )
-    env = clean(os.environ.get("HOME", folder)) | {"PYTHONPATH": str(colab), "COURSE_DEVICE": "cpu"}
+    env = clean(os.environ.get("HOME", folder)) | {"PYTHONPATH": str(colab)}
+    env |= {"COURSE_DEVICE": "cpu", "COURSE_PRESET": "course-cpu"}
     client.execute(env=env)
     return notebook, notebook.cells.pop().outputs[0].text.split()
 

@@ -103,6 +103,7 @@ def main():
     if args.command == "refresh":
         # What is stored must be what `make test` compares with.
         os.environ["COURSE_DEVICE"] = "cpu"
+        os.environ["COURSE_PRESET"] = "course-cpu"
         os.environ.pop("COURSE_CORPUS", None)
     failed = 0
     for path in paths:
