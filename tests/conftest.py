@@ -1,6 +1,7 @@
 """Fixtures and settings that several test files share."""
 
 import os
+import shutil
 
 import pytest
 import torch
@@ -28,6 +29,17 @@ def same_start(monkeypatch):
     for name in ("COURSE_CORPUS", "COURSE_DEVICE", "TINYSHAKESPEARE_PATH"):
         monkeypatch.delenv(name, raising=False)
     torch.manual_seed(0)
+
+
+@pytest.fixture(scope="session")
+def chromium_path():
+    """Where Chromium is. Without it what asks for it is skipped, or fails with COURSE_BROWSER=required."""
+    path = shutil.which("chromium")
+    if path is None and os.environ.get("COURSE_BROWSER") == "required":
+        pytest.fail("COURSE_BROWSER=required, but there is no chromium on the path: install it.")
+    if path is None:
+        pytest.skip("no chromium on the path: install it (apt install chromium) to test in a browser")
+    return path
 
 
 @pytest.fixture(scope="session")
