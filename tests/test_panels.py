@@ -464,6 +464,14 @@ def test_a_dial_is_drawn_with_what_it_keeps_and_what_it_cuts():
     np.testing.assert_allclose(blue, next_token_probs(logits, top_k=5)[: len(blue)], rtol=1e-5)
 
 
+def test_of_many_candidates_a_dial_draws_sixty_and_names_what_no_font_has(monkeypatch):
+    monkeypatch.setattr(style, "has_font", str.isascii)
+    tokenizer = CharTokenizer([chr(0x4E00 + i) for i in range(100)])
+    fig = notebook_06.plot_dials({"after \u4e07:\n": torch.zeros(100)}, next_token_probs, tokenizer)
+    assert fig.axes[0].get_title("left") == "after U+4E07:\n"
+    assert len(fig.axes[0].patches) == 2 * 60 and len(fig.axes[0].get_xticks()) == 60
+
+
 def test_the_strongest_heads_are_those_that_were_found():
     weights = torch.rand(2, 3, 5, 5)
     fig = notebook_06.plot_strongest_heads(weights, {"x": (1, 2, 0.25), "y": (0, 1, 1.0)}, "abcde")

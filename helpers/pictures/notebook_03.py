@@ -70,7 +70,7 @@ def draw_fresh_head(tokens, temperature=1.0, head_size=64, masked=True, divisor=
     right.axhline(1 / (row + 1 if masked else T), color=GREY, linestyle="--", label="the plain mean")
     label_axis(right, "x", tokens, fontsize=7)
     right.set(ylim=(0, 1), xlabel="key", ylabel="weight")
-    right.set_title(f"row {row}, “{written(tokens[row])}”: as if evenly over {width:.1f} characters")
+    right.set_title(f"row {row}, “{written(tokens[row])}”: as if evenly over {width:.1f} keys")
     right.legend(loc="upper right")
     return fig
 
