@@ -14,6 +14,7 @@ import torch
 import helpers.device
 
 os.environ["COURSE_DEVICE"] = "cpu:0"
+torch.backends.cuda.enable_flash_sdp(False)  # not CUDA's alone; the products inside it are out of reach
 helpers.device.bf16_is_fast = lambda device: False
 helpers.device.best_precision = lambda device: "float16" if device.index == 0 else "float32"
 

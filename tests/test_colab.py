@@ -345,7 +345,7 @@ def run_on_colab(path, folder, colab, packages="", after_setup=""):
     notebook.cells.append(asked)
     client = NotebookClient(
         notebook,
-        timeout=600,
+        timeout=1800,
         kernel_name="python3",
         resources={"metadata": {"path": folder}},
         extra_arguments=[
@@ -455,7 +455,8 @@ def test_nothing_that_colab_writes_stays_in_normal_form(tmp_path, minor):
 
 def test_a_cell_without_an_id_gets_one():
     cells = [nbformat.v4.new_markdown_cell("a"), nbformat.v4.new_code_cell("b")]
-    notebook = nbformat.v4.new_notebook(cells=cells, nbformat_minor=0)
+    notebook = nbformat.v4.new_notebook(cells=cells)
+    notebook.nbformat_minor = 0
     for cell in notebook.cells:
         del cell["id"]
     nbformat.validate(normalise(notebook))
