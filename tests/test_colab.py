@@ -387,9 +387,12 @@ def panels_in(notebook):
     return found
 
 
-@pytest.mark.skipif(
+needs_ipywidgets_7 = pytest.mark.skipif(
     not (IPYWIDGETS_7 / "installed").exists(), reason="make build/ipywidgets-7/installed gets what Colab has"
 )
+
+
+@needs_ipywidgets_7
 @pytest.mark.faults
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
 def test_a_notebook_runs_with_ipywidgets_7_and_in_float16(path, folder, colab, course_zip):
@@ -399,6 +402,20 @@ def test_a_notebook_runs_with_ipywidgets_7_and_in_float16(path, folder, colab, c
     assert panels_in(notebook) == panels_in(stored)
     if path.stem[:2] < "06":  # from there on it trains in float16, which only its asserts allow for
         assert compared(notebook) == compared(stored)
+
+
+@needs_ipywidgets_7
+@pytest.mark.faults
+def test_the_panels_move_with_ipywidgets_7():
+    program = (
+        "import ipywidgets, pytest; assert ipywidgets.__version__ < '8'; raise SystemExit(pytest.main())"
+    )
+    tests = ["-q", "-p", "no:cacheprovider", "tests/test_panels.py", "tests/test_stop_button.py"]
+    environment = os.environ | {"PYTHONPATH": str(IPYWIDGETS_7)}
+    done = subprocess.run(
+        [sys.executable, "-c", program, *tests], cwd=ROOT, env=environment, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
 
 
 # ---------------------------------------------------------------- a notebook that was saved on Colab
