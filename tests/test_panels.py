@@ -143,6 +143,13 @@ def test_the_title_of_the_picture_is_there_for_a_screen_reader(made):
     assert "Picture: b&lt;c<" in made.spoken.value and "aria-live" in made.spoken.value
 
 
+def test_titles_are_told_on_one_line():
+    fig, axes = plt.subplots(1, 2)
+    fig.suptitle("Head 1\nlooks back")  # nbval masks a line, and the web pages read one
+    axes[1].set_title("weight 0.5")
+    assert repr(fig) == "Picture: Head 1 looks back; weight 0.5"
+
+
 def test_a_panel_can_pause(made):
     before, made.paused = picture_of(made), True
     controls_of(made)["height"].value = 5
