@@ -26,7 +26,7 @@ def fast_machine(monkeypatch):
     """In place of seconds of measuring: {"slow": 1.0}; change it to pretend."""
     pretended = {"slow": 1.0}
     monkeypatch.delenv("COURSE_PRESET")  # which tests/conftest.py sets
-    monkeypatch.setattr("helpers.program.pace.slowness", lambda device: pretended["slow"])
+    monkeypatch.setattr("helpers.program.pace.slowness", lambda device, *precision: pretended["slow"])
     rates = {"float32": 200e9, "bfloat16": 400e9}
     monkeypatch.setattr("helpers.program.bench.peak_rates", lambda device, size, seconds: rates)
     return pretended

@@ -153,7 +153,7 @@ def speed():
     chosen = pick_device()
     if chosen.type == "cuda":
         return [(OK, "times", "of the notebooks on a GPU: none has been measured yet")]
-    slow, products = slowness(chosen), ""
+    slow, slow_in_float32, products = slowness(chosen), slowness(chosen, "float32"), ""
     if chosen.type == "cpu":
         rates = peak_rates(chosen, 512, 1.0)
         kinds = dict.fromkeys(["float32", best_precision(chosen)])
@@ -165,7 +165,8 @@ def speed():
         name = preset_for(chosen, slow)
     except ValueError as error:
         return [line, (STOP, "times", str(error))]
-    times = ", ".join(f"{nn} {in_words(of)}" for nn, of in seconds_of_notebooks(slow, name).items())
+    seconds = seconds_of_notebooks(slow, slow_in_float32, name)
+    times = ", ".join(f"{number} {in_words(of)}" for number, of in seconds.items())
     run = recorded_run(name)
     in_time = f" in {in_words(slow * run['train_seconds'])}" if run else ""
     return [line, (OK, "times", f"of computing: {times}; notebook 06 trains {name}{in_time}")]

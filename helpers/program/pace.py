@@ -14,16 +14,17 @@ from helpers.device import pick_device
 from helpers.files import DATA_DIR, RUNS_DIR
 from helpers.model import GPT, GPTConfig
 from helpers.presets import PRESETS
-from helpers.program.records import load_record
+from helpers.program.records import load_bench, load_record
 from helpers.train import Callbacks, TrainConfig, train
 
 WANTED_SECONDS = 120  # of training, in notebook 06
 
 
-def step_seconds(device, steps=12):
+def step_seconds(device, precision="auto", steps=7):
     """The time of a training step of course-cpu: the shortest of a few, as other programs disturb some."""
     preset = PRESETS["course-cpu"]
-    config = TrainConfig(**preset.train | dict(max_steps=steps, warmup_steps=0, eval_interval=steps))
+    settings = dict(precision=precision, max_steps=steps, warmup_steps=0, eval_interval=steps)
+    config = TrainConfig(**preset.train | settings)
     moments, ids = [], torch.arange(4096) % 65
     callbacks = Callbacks(on_step=lambda history: moments.append(time.perf_counter()))
     with torch.random.fork_rng():  # what is drawn here must not change what a notebook draws
@@ -38,10 +39,17 @@ def recorded_run(preset_name):
     return load_record(names[0]) if names else None
 
 
-def slowness(device):
-    """How many times as long a training step takes here as on the CPU of the stated times."""
-    run = recorded_run("course-cpu")
-    return step_seconds(device) / (run["train_seconds"] / run["train"]["max_steps"])
+def slowness(device, precision="auto"):
+    """How many times as long a training step takes here as on the CPU of the stated times (with bfloat16).
+
+    precision: "auto", the fastest of either, or "float32" for both.
+    """
+    run, of_bench = recorded_run("course-cpu"), load_bench()["rows"]
+    there = run["train_seconds"] / run["train"]["max_steps"]
+    if precision == "float32":
+        (rate,) = (row["plain_median"] for row in of_bench if row["row"] == "precision")  # tokens a second
+        there = run["train"]["batch_size"] * run["model"]["block_size"] / rate
+    return step_seconds(device, precision) / there
 
 
 def preset_for(device=None, slow=None):
@@ -64,16 +72,17 @@ def preset_for(device=None, slow=None):
     return min(seconds, key=lambda name: abs(math.log(seconds[name] / WANTED_SECONDS)))
 
 
-def seconds_of_notebooks(slow, preset_name):
+def seconds_of_notebooks(slow, slow_in_float32, preset_name):
     """{"00": seconds, ...} of computing here: what the title cells state, times the slowness of this machine.
 
-    The title of 06 states the time with course-cpu. With another preset 06 trains longer or shorter; with
-    one of which no run on a CPU was recorded, 06 is left out.
+    Up to 05 the notebooks compute in float32. The title of 06 states the time with course-cpu: with another
+    preset it trains longer or shorter, and with one of which no run on a CPU was recorded it is left out.
     """
     seconds = {}
     for path in sorted((DATA_DIR.parent / "notebooks").glob("*.ipynb")):
         title = "".join(json.loads(path.read_text(encoding="utf-8"))["cells"][0]["source"])
-        seconds[path.stem[:2]] = slow * int(re.search(r"(\d+) seconds of computing", title)[1])
+        times = slow_in_float32 if path.stem[:2] <= "05" else slow
+        seconds[path.stem[:2]] = times * int(re.search(r"(\d+) seconds of computing", title)[1])
     run = recorded_run(preset_name)
     if run is None:
         del seconds["06"]
