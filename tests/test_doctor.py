@@ -27,6 +27,10 @@ def fast_machine(monkeypatch):
     pretended = {"slow": 1.0}
     monkeypatch.delenv("COURSE_PRESET")  # which tests/conftest.py sets
     monkeypatch.setattr("helpers.program.pace.slowness", lambda device, *precision: pretended["slow"])
+    recorded = {"course-cpu": 112, "course-sprint": 10}
+    monkeypatch.setattr(
+        "helpers.program.pace.training_seconds", lambda name, device: pretended["slow"] * recorded[name]
+    )
     rates = {"float32": 200e9, "bfloat16": 400e9}
     monkeypatch.setattr("helpers.program.bench.peak_rates", lambda device, size, seconds: rates)
     return pretended
@@ -145,7 +149,8 @@ SLOW = "training takes 4.0 times as long as the notebooks state"
     [
         (1.0, True, OK, "200 Gflop/s in float32, 400 Gflop/s in bfloat16; training takes 1.0 times as long",
          "05 3 min, 06 4 min, 07 60 s; notebook 06 trains course-cpu in 2 min"),
-        (4.0, False, LOOK, f"200 Gflop/s in float32; {SLOW}", "notebook 06 trains course-sprint in 50 s"),
+        (4.0, False, LOOK, f"200 Gflop/s in float32; {SLOW}",
+         "06 7 min, 07 4 min; notebook 06 trains course-sprint in 40 s"),
     ],
 )  # fmt: skip
 def test_speed_and_times(fast_machine, monkeypatch, slow, fast, mark, speed, end):

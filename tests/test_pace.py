@@ -3,15 +3,20 @@
 import pytest
 import torch
 
+from helpers.presets import PRESETS
 from helpers.program import pace
-from helpers.program.pace import preset_for, recorded_run, seconds_of_notebooks, slowness, step_seconds
+from helpers.program.pace import preset_for, seconds_of_notebooks, slowness, step_seconds, training_seconds
 
 CPU, CUDA = torch.device("cpu"), torch.device("cuda", 0)
 
 
 @pytest.fixture
-def not_asked(monkeypatch):
+def step_of(monkeypatch):
+    """{preset: seconds a step}, in place of measuring; change it to pretend."""
+    pretended = {"course-cpu": 0.14, "course-sprint": 0.034}
     monkeypatch.delenv("COURSE_PRESET")  # which tests/conftest.py sets
+    monkeypatch.setattr(pace, "step_seconds", lambda name, device, precision="auto": pretended[name])
+    return pretended
 
 
 def test_a_step_is_timed_and_nothing_else_changes(monkeypatch):
@@ -20,50 +25,44 @@ def test_a_step_is_timed_and_nothing_else_changes(monkeypatch):
     before = torch.random.get_rng_state()
 
     def five_steps(model, train_ids, val_ids, config, device, callbacks, progress):
-        assert (config.max_steps, config.batch_size, model.config.n_layer) == (5, 64, 4) and not progress
+        assert (config.max_steps, config.batch_size, model.config.n_layer) == (5, 64, 2) and not progress
+        assert config.precision == "float32"
         torch.rand(1)
         for _ in range(5):
             callbacks.on_step(None)
 
     monkeypatch.setattr(pace, "train", five_steps)
-    assert step_seconds(CPU, steps=5) == 2.0
+    assert step_seconds.__wrapped__("course-sprint", CPU, "float32", steps=5) == 2.0
     assert torch.equal(torch.random.get_rng_state(), before)
 
 
-def test_slowness_is_that_of_what_was_recorded(monkeypatch):
-    run = recorded_run("course-cpu")
-    assert (run["device"], run["preset"], run["precision"]) == ("cpu", "course-cpu", "bfloat16")
-    here = {"auto": 3 * run["train_seconds"] / 800, "float32": 1.0}
-    monkeypatch.setattr(pace, "step_seconds", lambda device, precision: here[precision])
-    assert slowness(CPU) == pytest.approx(3)
-    monkeypatch.setattr(
-        pace, "load_bench", lambda: {"rows": [dict(row="precision", plain_median=2 * 64 * 64)]}
-    )
-    assert slowness(CPU, "float32") == pytest.approx(2), "0.5 s a step of 64 windows of 64 characters"
-    assert recorded_run("course-gpu") is None, "if one was recorded on a CPU, this says nothing any more"
+def test_training_takes_all_its_steps(step_of):
+    assert training_seconds("course-cpu", CPU) == 0.14 * PRESETS["course-cpu"].train["max_steps"]
 
 
 @pytest.mark.parametrize("slow, preset", [(0.2, "course-cpu"), (1, "course-cpu"), (3, "course-cpu"),
                                           (4, "course-sprint"), (50, "course-sprint")])  # fmt: skip
-def test_a_slow_cpu_gets_what_trains_in_two_minutes(not_asked, monkeypatch, slow, preset):
-    assert preset_for(CPU, slow) == preset
-    monkeypatch.setattr(pace, "slowness", lambda device: slow)
-    assert preset_for(CPU) == preset, "it is measured if it is not given"
+def test_a_slow_cpu_gets_what_trains_in_two_minutes(step_of, slow, preset):
+    step_of.update({name: slow * seconds for name, seconds in step_of.items()})
+    assert preset_for(CPU) == preset
 
 
-def test_a_gpu_and_what_the_reader_asks_for(not_asked, monkeypatch):
+def test_a_gpu_and_what_the_reader_asks_for(step_of, monkeypatch):
+    step_of.clear()
     assert preset_for(CUDA) == "course-gpu", "and nothing is measured"
     monkeypatch.setenv("COURSE_PRESET", "course-long")
-    assert preset_for(CUDA) == preset_for(CPU, 50) == "course-long"
+    assert preset_for(CUDA) == preset_for(CPU) == "course-long"
     monkeypatch.setenv("COURSE_PRESET", "gpt2-style")  # has another tokenizer than the notebook
     with pytest.raises(ValueError, match="COURSE_PRESET='gpt2-style' is not there: choose one of course-"):
         preset_for(CPU)
 
 
+def test_slowness_is_that_of_a_step_in_the_same_precision(step_of):
+    step_of["course-cpu"] = 0.502
+    assert slowness(CPU, "float32") == pytest.approx(2) and slowness(CPU) == pytest.approx(0.502 / 0.14)
+
+
 def test_the_seconds_of_the_titles_times_slowness():
-    once, twice = seconds_of_notebooks(1, 1, "course-cpu"), seconds_of_notebooks(2, 3, "course-cpu")
+    once, more = seconds_of_notebooks(1, 1), seconds_of_notebooks(2, 3)
     assert once["06"] == 210 and once.keys() >= {"00", "05", "07"}
-    assert twice == {name: (3 if name < "06" else 2) * seconds for name, seconds in once.items()}
-    saved = recorded_run("course-cpu")["train_seconds"] - recorded_run("course-sprint")["train_seconds"]
-    assert seconds_of_notebooks(2, 3, "course-sprint") == twice | {"06": twice["06"] - 2 * saved}
-    assert "06" not in seconds_of_notebooks(1, 1, "course-gpu"), "no run of it on a CPU tells the time"
+    assert more == {name: (3 if name < "06" else 2) * seconds for name, seconds in once.items()}

@@ -147,13 +147,13 @@ def bfloat16():
 def speed():
     """Two lines: how fast is this machine, in a few seconds, and how long does each notebook take on it?"""
     from helpers.device import best_precision, pick_device
+    from helpers.program import pace
     from helpers.program.bench import peak_rates
-    from helpers.program.pace import preset_for, recorded_run, seconds_of_notebooks, slowness
 
     chosen = pick_device()
     if chosen.type == "cuda":
         return [(OK, "times", "of the notebooks on a GPU: none has been measured yet")]
-    slow, slow_in_float32, products = slowness(chosen), slowness(chosen, "float32"), ""
+    slow, products = pace.slowness(chosen), ""
     if chosen.type == "cpu":
         rates = peak_rates(chosen, 512, 1.0)
         kinds = dict.fromkeys(["float32", best_precision(chosen)])
@@ -162,13 +162,17 @@ def speed():
     mark = LOOK if slow > 3 else OK
     line = mark, "speed", f"{products}training takes {slow:.1f} times as long as the notebooks state"
     try:
-        name = preset_for(chosen, slow)
+        name = pace.preset_for(chosen)
     except ValueError as error:
         return [line, (STOP, "times", str(error))]
-    seconds = seconds_of_notebooks(slow, slow_in_float32, name)
+    seconds, in_time = pace.seconds_of_notebooks(slow, pace.slowness(chosen, "float32")), ""
+    if name in pace.FOR_A_LAPTOP:
+        trains = pace.training_seconds(name, chosen)
+        seconds["06"] += trains - pace.training_seconds("course-cpu", chosen)  # for which the title speaks
+        in_time = f" in {in_words(trains)}"
+    else:
+        del seconds["06"]
     times = ", ".join(f"{number} {in_words(of)}" for number, of in seconds.items())
-    run = recorded_run(name)
-    in_time = f" in {in_words(slow * run['train_seconds'])}" if run else ""
     return [line, (OK, "times", f"of computing: {times}; notebook 06 trains {name}{in_time}")]
 
 
