@@ -15,7 +15,7 @@ def step_of(monkeypatch):
     """{preset: seconds a step}, in place of measuring; change it to pretend."""
     pretended = {"course-cpu": 0.14, "course-sprint": 0.034}
     monkeypatch.delenv("COURSE_PRESET")  # which tests/conftest.py sets
-    monkeypatch.setattr(pace, "step_seconds", lambda name, device, precision="auto": pretended[name])
+    monkeypatch.setattr(pace, "step_seconds", lambda name, device, precision: pretended[name])
     return pretended
 
 
@@ -55,6 +55,22 @@ def test_a_gpu_and_what_the_reader_asks_for(step_of, monkeypatch):
     monkeypatch.setenv("COURSE_PRESET", "gpt2-style")  # has another tokenizer than the notebook
     with pytest.raises(ValueError, match="COURSE_PRESET='gpt2-style' is not there: choose one of course-"):
         preset_for(CPU)
+
+
+def test_a_step_is_measured_once(monkeypatch):
+    """Two measurements on a machine that others use can differ by much, and the doctor's lines with them."""
+    measured = []
+
+    def two_steps(model, train_ids, val_ids, config, device, callbacks, progress):
+        measured.append(config.precision)
+        [callbacks.on_step(None) for _ in range(3)]
+
+    monkeypatch.setattr(pace, "train", two_steps)
+    step_seconds.cache_clear()
+    seconds = training_seconds("course-cpu", CPU)
+    assert slowness(CPU) * pace.STATED_STEP["auto"] * 800 == pytest.approx(seconds)
+    assert measured == ["auto"]
+    step_seconds.cache_clear()
 
 
 def test_slowness_is_that_of_a_step_in_the_same_precision(step_of):

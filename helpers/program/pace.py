@@ -25,7 +25,7 @@ STATED_STEP = {"auto": 0.140, "float32": 0.251}  # seconds
 
 
 @functools.cache
-def step_seconds(preset_name, device, precision="auto", steps=7):
+def step_seconds(preset_name, device, precision, steps=7):
     """The time of a training step of a preset: the shortest of a few, as other programs disturb some.
 
     Measured once in a process.
@@ -43,7 +43,7 @@ def step_seconds(preset_name, device, precision="auto", steps=7):
 
 def training_seconds(preset_name, device):
     """How long a preset trains here, sweeps apart."""
-    return PRESETS[preset_name].train["max_steps"] * step_seconds(preset_name, device)
+    return PRESETS[preset_name].train["max_steps"] * step_seconds(preset_name, device, "auto")
 
 
 def preset_for(device=None):
