@@ -82,3 +82,16 @@ def test_the_seconds_of_the_titles_times_slowness():
     once, more = seconds_of_notebooks(1, 1), seconds_of_notebooks(2, 3)
     assert once["06"] == 210 and once.keys() >= {"00", "05", "07"}
     assert more == {name: (3 if name < "06" else 2) * seconds for name, seconds in once.items()}
+
+
+def test_what_a_reader_puts_beside_the_notebooks_stops_nothing(monkeypatch, tmp_path):
+    (tmp_path / "notebooks").mkdir()
+    monkeypatch.setattr(pace, "DATA_DIR", tmp_path / "data")
+    assert seconds_of_notebooks(1, 1) == {}
+    for name, text in {
+        "Untitled.ipynb": '{"cells": []}', "08_mine.ipynb": "", "07_x.ipynb": "Time: 60 seconds of computing",
+        "02_other.ipynb": '{"cells": [{"source": "another title"}]}',
+    }.items():  # fmt: skip
+        (tmp_path / "notebooks" / name).write_text(text)
+    (tmp_path / "notebooks" / "03_damaged.ipynb").write_bytes(b"\xff\xfe{")
+    assert seconds_of_notebooks(1, 2) == {"07": 60}

@@ -166,13 +166,13 @@ def speed():
     except ValueError as error:
         return [line, (STOP, "times", str(error))]
     seconds, in_time = pace.seconds_of_notebooks(slow, pace.slowness(chosen, "float32")), ""
+    of_06 = seconds.pop("06", None)
     if name in pace.FOR_A_LAPTOP:
         trains = pace.training_seconds(name, chosen)
-        seconds["06"] += trains - pace.training_seconds("course-cpu", chosen)  # for which the title speaks
         in_time = f" in {in_words(trains)}"
-    else:
-        del seconds["06"]
-    times = ", ".join(f"{number} {in_words(of)}" for number, of in seconds.items())
+        if of_06 is not None:  # the title speaks of course-cpu
+            seconds["06"] = of_06 + trains - pace.training_seconds("course-cpu", chosen)
+    times = ", ".join(f"{number} {in_words(of)}" for number, of in sorted(seconds.items()))
     return [line, (OK, "times", f"of computing: {times}; notebook 06 trains {name}{in_time}")]
 
 
