@@ -703,15 +703,16 @@ def trainer(monkeypatch, text):
 
 
 def test_who_only_reads_sees_the_recorded_run(trainer, monkeypatch):
-    still = base64.b64decode(trainer._repr_mimebundle_()["image/png"])
+    bundle = trainer._repr_mimebundle_()
+    still = base64.b64decode(bundle["image/png"])
     assert is_png(still) and still != picture_of(trainer), "not the empty axes of a run that has not begun"
-    drawn, draw = [], notebook_06.draw_progress
-    monkeypatch.setattr(notebook_06, "draw_progress", lambda *args: drawn.append(draw(*args)) or drawn[-1])
-    assert notebook_06.recorded_progress("course-cpu") == still
+    fig = notebook_06.recorded_progress("course-cpu")
+    assert bundle["text/plain"].endswith(f"\n{fig!r}"), "what stands there as text is of the same picture"
     (run,) = [r for r in load_records("plays") if r["preset"] == "course-cpu"]
-    (ax,) = drawn[0].axes
+    (ax,) = fig.axes
     assert list(ax.lines[0].get_ydata()) == [point["val"] for point in run["evals"]]
     assert f"{run['train_seconds']:.0f} s" in ax.get_title("left")
+    assert style.to_png(fig) == still
     monkeypatch.setattr(notebook_06, "load_records", lambda corpus: [])
     assert notebook_06.recorded_progress("course-cpu") is None
 
