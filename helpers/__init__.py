@@ -26,6 +26,7 @@ the programs around it
     program/tokens.py          python -m helpers tokens
     program/gpt2.py            GPT-2's form: out of a Hugging Face folder, and into one (notebook 08)
     program/bench.py           python -m helpers bench
+    program/pace.py            how fast is this machine, and what can it train in two minutes?
     program/setup.py           python -m helpers setup | lab | test: .venv, and what runs in it
     program/doctor.py          python -m helpers doctor: is this machine ready?
 the pictures

@@ -1,6 +1,7 @@
 """Fixtures and settings that several test files share."""
 
 import os
+import shutil
 
 import pytest
 import torch
@@ -15,6 +16,8 @@ settings.register_profile("course", max_examples=25, deadline=None, derandomize=
 settings.load_profile("course")
 if os.name == "nt":  # Colab is a Linux machine, and a class is graded on one; their tests use its shell
     collect_ignore = ["test_colab.py", "test_grade.py"]
+# A slow machine would have notebook 06 train another preset than the one whose outputs are stored.
+os.environ["COURSE_PRESET"] = "course-cpu"
 # The models here are so small that a second thread costs more than it brings, and pytest-xdist
 # already runs one worker a core.
 torch.set_num_threads(1)
@@ -26,6 +29,17 @@ def same_start(monkeypatch):
     for name in ("COURSE_CORPUS", "COURSE_DEVICE", "TINYSHAKESPEARE_PATH"):
         monkeypatch.delenv(name, raising=False)
     torch.manual_seed(0)
+
+
+@pytest.fixture(scope="session")
+def chromium_path():
+    """Where Chromium is. Without it what asks for it is skipped, or fails with COURSE_BROWSER=required."""
+    path = shutil.which("chromium")
+    if path is None and os.environ.get("COURSE_BROWSER") == "required":
+        pytest.fail("COURSE_BROWSER=required, but there is no chromium on the path: install it.")
+    if path is None:
+        pytest.skip("no chromium on the path: install it (apt install chromium) to test in a browser")
+    return path
 
 
 @pytest.fixture(scope="session")

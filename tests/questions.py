@@ -127,7 +127,7 @@ ANSWERS = {
         "What does clipping to length 1 make of it?": "by hand: [0.6, 0.8]",
         "to change anything at all?": "it changes next to nothing",
         "Is that enough to add 1 and 1/128? And 1/256?": "1 + 1/256 = 1.0\n",
-        "Will the loss notice?": "Not in 150 steps.",
+        "Will the loss notice?": "Not in so few steps.",
         "Was your order right?": "First letters, then words",
         "if the validation curve began to rise?": "would mean learning by heart",
         "And with top-k 5?": "It does: top-p keeps many candidates",

@@ -218,6 +218,7 @@ def test_test_runs_all_or_the_paths_that_it_is_given(stands, course, monkeypatch
     words, variables = stands[0]
     assert words[-5:] == ["notebooks/02_b.ipynb", "notebooks/01_a.ipynb", "tests", "-k", "x" * 300]
     given = dict(OMP_NUM_THREADS="1", COURSE_DEVICE="cpu", COURSE_CORPUS="", PYTHONUTF8="1")
+    given["COURSE_PRESET"] = "course-cpu"
     assert given.items() <= variables.items()
     monkeypatch.setenv("THREADS", "3")
     setup.test(["test_c.py::test_d", "-x"])
@@ -426,9 +427,8 @@ SMALL = (
 def test_the_command_line_on_another_machine(tmp_path, monkeypatch):
     """Umlauts in all paths, the terminal of Windows, no locale, a home that takes nothing, no fcntl."""
     folder = tmp_path / FOLDER
-    for name in ("helpers", "tools"):
+    for name in ("helpers", "tools", "notebooks", "data/runs"):
         shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
-    (folder / "data").mkdir()
     for name in ("data/plays.txt", "requirements.txt"):
         shutil.copy(ROOT / name, folder / name)
     (folder / "Märchen ≈.txt").write_bytes("Es war einmal … ≈\r\n".encode() * 200)

@@ -217,14 +217,10 @@ def test_every_link_and_anchor_leads_somewhere(book):
 
 
 @pytest.fixture(scope="module")
-def chromium():
-    if shutil.which("chromium") is None:
-        if os.environ.get("COURSE_BROWSER") == "required":
-            pytest.fail("COURSE_BROWSER=required, but there is no chromium on the path: install it.")
-        pytest.skip("no chromium on the path: install it (apt install chromium) to test in a browser")
+def chromium(chromium_path):
     flags = ["--no-sandbox", "--disable-gpu", "--host-resolver-rules=MAP * ~NOTFOUND"]
     with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=shutil.which("chromium"), args=flags)
+        browser = playwright.chromium.launch(executable_path=chromium_path, args=flags)
         yield browser
         browser.close()
 
@@ -321,6 +317,15 @@ def test_every_picture_is_there_and_fits_at_any_width(visit, file):
         for box, around in pictures.evaluate_all(f"all => all.map({room})"):
             assert 0 <= around["left"] <= box["left"] < box["right"] <= around["right"] + 0.5 <= width + 0.5
         assert tab.evaluate("document.documentElement.scrollWidth") <= width, "nobody scrolls sideways"
+
+
+@pytest.mark.faults
+@every_notebook
+def test_no_line_of_code_is_cut_on_a_laptop(visit, file):
+    tab = visit(PAGES[file], viewport={"width": 1400, "height": 900})
+    tab.evaluate("document.querySelectorAll('details').forEach(one => one.open = true)")
+    too_wide = "all => all.filter(one => one.scrollWidth > one.clientWidth).map(one => one.innerText)"
+    assert tab.locator("article .cell_input pre").evaluate_all(too_wide) == []
 
 
 @pytest.mark.faults

@@ -104,12 +104,8 @@ def short_form(path):
 
 
 @pytest.fixture(scope="module")
-def lab(tmp_path_factory):
+def lab(tmp_path_factory, chromium_path):
     """JupyterLab on a copy of the course, started by `make lab`: .folder and .ask(method, what)."""
-    if shutil.which("chromium") is None:
-        if os.environ.get("COURSE_BROWSER") == "required":
-            pytest.fail("COURSE_BROWSER=required, but there is no chromium on the path: install it.")
-        pytest.skip("no chromium on the path: install it (apt install chromium) to test in a browser")
     home = tmp_path_factory.mktemp("lab")
     folder = home / "course"
     for name in ("notebooks", "helpers", "data", "tools"):
@@ -165,9 +161,9 @@ def lab(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def browser(lab):
+def browser(lab, chromium_path):
     with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=shutil.which("chromium"), args=CHROMIUM)
+        browser = playwright.chromium.launch(executable_path=chromium_path, args=CHROMIUM)
         yield browser
         browser.close()
 

@@ -21,6 +21,21 @@ from helpers.train import TrainConfig
 PINS = required()
 
 
+@pytest.fixture(autouse=True)
+def fast_machine(monkeypatch):
+    """In place of seconds of measuring: {"slow": 1.0}; change it to pretend."""
+    pretended = {"slow": 1.0}
+    monkeypatch.delenv("COURSE_PRESET")  # which tests/conftest.py sets
+    monkeypatch.setattr("helpers.program.pace.slowness", lambda device, *precision: pretended["slow"])
+    recorded = {"course-cpu": 112, "course-sprint": 10}
+    monkeypatch.setattr(
+        "helpers.program.pace.training_seconds", lambda name, device: pretended["slow"] * recorded[name]
+    )
+    rates = {"float32": 200e9, "bfloat16": 400e9}
+    monkeypatch.setattr("helpers.program.bench.peak_rates", lambda device, size, seconds: rates)
+    return pretended
+
+
 @pytest.fixture
 def versions(monkeypatch):
     """What is installed, as the doctor sees it; change it to pretend."""
@@ -35,6 +50,7 @@ def test_a_good_machine_is_ready(versions, monkeypatch, capsys):
     assert main([]) == 0
     lines = capsys.readouterr().out.splitlines()
     subjects = ["python", "packages", "widgets", "disk", "torch", "text", "threads", "device", "bfloat16"]
+    subjects += ["speed", "times"]
     assert [line.split()[1] for line in lines[:-1]] == subjects
     assert {line.split()[0] for line in lines[:-1]} == {OK} and lines[-1] == "Ready."
 
@@ -107,7 +123,7 @@ def test_the_device_and_why(monkeypatch):
     assert "bfloat16" not in [subject for _, subject, _ in examine()], "it depends on the device"
     monkeypatch.delenv("COURSE_DEVICE")
     monkeypatch.setattr("helpers.device.pick_device", lambda: torch.device("cpu"))
-    assert "no GPU here, so notebook 06 trains the small model" in doctor.device()[2]
+    assert "no GPU here, so notebook 06 trains a small model" in doctor.device()[2]
 
 
 def test_more_threads_than_cores_are_worth_a_look(monkeypatch):
@@ -123,6 +139,40 @@ def test_bfloat16_is_told(monkeypatch, fast):
     mark, _, sentence = doctor.bfloat16()
     slow = "not in hardware: training uses float32 and takes longer"
     assert (mark, sentence) == (OK, "in hardware: training uses it" if fast else slow)
+
+
+SLOW = "training takes 4.0 times as long as the notebooks state"
+
+
+@pytest.mark.parametrize(
+    "slow, fast, mark, speed, end",
+    [
+        (1.0, True, OK, "200 Gflop/s in float32, 400 Gflop/s in bfloat16; training takes 1.0 times as long",
+         "05 3 min, 06 4 min, 07 60 s; notebook 06 trains course-cpu in 2 min"),
+        (4.0, False, LOOK, f"200 Gflop/s in float32; {SLOW}",
+         "06 7 min, 07 4 min; notebook 06 trains course-sprint in 40 s"),
+    ],
+)  # fmt: skip
+def test_speed_and_times(fast_machine, monkeypatch, slow, fast, mark, speed, end):
+    monkeypatch.setenv("COURSE_DEVICE", "cpu")
+    monkeypatch.setattr("helpers.device.bf16_is_fast", lambda device: fast)
+    fast_machine["slow"] = slow
+    (first, _, said), (second, _, times) = doctor.speed()
+    assert (first, second) == (mark, OK) and speed in said and times.endswith(end)
+    assert times.startswith(f"of computing: 00 {10 * slow:.0f} s, 01 ")
+
+
+def test_a_preset_that_is_not_there_stops_the_course(monkeypatch):
+    monkeypatch.setenv("COURSE_PRESET", "banana")
+    mark, _, sentence = doctor.speed()[-1]
+    assert mark == STOP and "COURSE_PRESET='banana' is not there: choose one of course-cpu" in sentence
+    monkeypatch.setenv("COURSE_PRESET", "course-gpu")
+    assert doctor.speed()[-1][2].endswith("notebook 06 trains course-gpu"), "no time is known"
+
+
+def test_of_a_gpu_no_time_is_made_up(monkeypatch):
+    monkeypatch.setattr("helpers.device.pick_device", lambda: torch.device("cuda", 0))
+    assert doctor.speed() == [(OK, "times", "of the notebooks on a GPU: none has been measured yet")]
 
 
 NEEDS = {"course-cpu": 30e6, "course-gpu": 600e6, "gpt2-style": 8e9}

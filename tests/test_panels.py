@@ -144,6 +144,13 @@ def test_the_title_of_the_picture_is_there_for_a_screen_reader(made):
     assert "Picture: b&lt;c<" in made.spoken.value and "aria-live" in made.spoken.value
 
 
+def test_titles_are_told_on_one_line():
+    fig, axes = plt.subplots(1, 2)
+    fig.suptitle("Head 1\nlooks back")  # nbval masks a line, and the web pages read one
+    axes[1].set_title("weight 0.5")
+    assert repr(fig) == "Picture: Head 1 looks back; weight 0.5"
+
+
 def test_a_panel_can_pause(made):
     before, made.paused = picture_of(made), True
     controls_of(made)["height"].value = 5
@@ -476,6 +483,14 @@ def test_a_dial_is_drawn_with_what_it_keeps_and_what_it_cuts():
     np.testing.assert_allclose(blue, next_token_probs(logits, top_k=5)[: len(blue)], rtol=1e-5)
 
 
+def test_of_many_candidates_a_dial_draws_sixty_and_names_what_no_font_has(monkeypatch):
+    monkeypatch.setattr(style, "has_font", str.isascii)
+    tokenizer = CharTokenizer([chr(0x4E00 + i) for i in range(100)])
+    fig = notebook_06.plot_dials({"after \u4e07:\n": torch.zeros(100)}, next_token_probs, tokenizer)
+    assert fig.axes[0].get_title("left") == "after U+4E07:\n"
+    assert len(fig.axes[0].patches) == 2 * 60 and len(fig.axes[0].get_xticks()) == 60
+
+
 def test_the_strongest_heads_are_those_that_were_found():
     weights = torch.rand(2, 3, 5, 5)
     fig = notebook_06.plot_strongest_heads(weights, {"x": (1, 2, 0.25), "y": (0, 1, 1.0)}, "abcde")
@@ -742,15 +757,16 @@ def trainer(monkeypatch, text):
 
 
 def test_who_only_reads_sees_the_recorded_run(trainer, monkeypatch):
-    still = base64.b64decode(trainer._repr_mimebundle_()["image/png"])
+    bundle = trainer._repr_mimebundle_()
+    still = base64.b64decode(bundle["image/png"])
     assert is_png(still) and still != picture_of(trainer), "not the empty axes of a run that has not begun"
-    drawn, draw = [], notebook_06.draw_progress
-    monkeypatch.setattr(notebook_06, "draw_progress", lambda *args: drawn.append(draw(*args)) or drawn[-1])
-    assert notebook_06.recorded_progress("course-cpu") == still
+    fig = notebook_06.recorded_progress("course-cpu")
+    assert bundle["text/plain"].endswith(f"\n{fig!r}"), "what stands there as text is of the same picture"
     (run,) = [r for r in load_records("plays") if r["preset"] == "course-cpu"]
-    (ax,) = drawn[0].axes
+    (ax,) = fig.axes
     assert list(ax.lines[0].get_ydata()) == [point["val"] for point in run["evals"]]
     assert f"{run['train_seconds']:.0f} s" in ax.get_title("left")
+    assert style.to_png(fig) == still
     monkeypatch.setattr(notebook_06, "load_records", lambda corpus: [])
     assert notebook_06.recorded_progress("course-cpu") is None
 

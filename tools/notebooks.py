@@ -16,6 +16,7 @@ from pathlib import Path
 import nbformat
 from nbclient import NotebookClient
 from nbclient.exceptions import CellExecutionError
+from nbformat.v4.nbbase import random_cell_id
 from tqdm import tqdm
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -50,8 +51,13 @@ def normalise(notebook):
     """The stored form: no widget state (GitHub refuses it), no timings, one stream output per run.
 
     What a cell keeps of its metadata is its tags, and that it is folded: `jupyter` for JupyterLab, `cellView`
-    for Colab.
+    for Colab. Colab can save a notebook as nbformat 4.0, with the cells' ids in their metadata, and puts a
+    badge of its own on top where it saves to GitHub.
     """
+    notebook.cells = [cell for cell in notebook.cells if cell.metadata.get("id") != "view-in-github"]
+    notebook.nbformat_minor = 5  # since then a cell has an id
+    for cell in notebook.cells:
+        cell.id = cell.get("id") or cell.metadata.get("id") or random_cell_id()
     notebook.metadata = nbformat.from_dict(
         {"kernelspec": KERNEL, "language_info": {"name": "python", "pygments_lexer": "ipython3"}}
     )
@@ -103,6 +109,7 @@ def main():
     if args.command == "refresh":
         # What is stored must be what `make test` compares with.
         os.environ["COURSE_DEVICE"] = "cpu"
+        os.environ["COURSE_PRESET"] = "course-cpu"
         os.environ.pop("COURSE_CORPUS", None)
     failed = 0
     for path in paths:

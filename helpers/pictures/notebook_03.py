@@ -62,7 +62,7 @@ def draw_fresh_head(tokens, temperature=1.0, head_size=64, masked=True, divisor=
     p = weights[row]
     width = torch.special.entr(p).sum().exp().item()  # e to the entropy: how many it looks at
     fig = plt.figure(figsize=(WIDTH, 3.5), layout="none")  # constrained layout would take 0.1 s
-    left, right = fig.add_axes([0.07, 0.14, 0.38, 0.76]), fig.add_axes([0.54, 0.14, 0.44, 0.76])
+    left, right = fig.add_axes([0.09, 0.14, 0.36, 0.76]), fig.add_axes([0.54, 0.14, 0.44, 0.76])
     draw_attention(left, weights, tokens, fontsize=7)
     left.set(title="attention weights", xlabel="key: the character looked at", ylabel="query")
     left.add_patch(plt.Rectangle((-0.5, row - 0.5), T, 1, fill=False, edgecolor=ORANGE, linewidth=2))
@@ -70,7 +70,7 @@ def draw_fresh_head(tokens, temperature=1.0, head_size=64, masked=True, divisor=
     right.axhline(1 / (row + 1 if masked else T), color=GREY, linestyle="--", label="the plain mean")
     label_axis(right, "x", tokens, fontsize=7)
     right.set(ylim=(0, 1), xlabel="key", ylabel="weight")
-    right.set_title(f"row {row}, “{written(tokens[row])}”: as if evenly over {width:.1f} characters")
+    right.set_title(f"row {row}, “{written(tokens[row])}”: as if evenly over {width:.1f} keys")
     right.legend(loc="upper right")
     return fig
 

@@ -190,7 +190,7 @@ def panel_of_sampling(model, tokenizer, prompt):
         length=int_slider(200, 20, 600, "length (characters)", step=20),
     )
     made = panel(draw, writer.begin, [writer.text], **controls)
-    made.still = to_png(draw_sampling(model, tokenizer, **{n: c.value for n, c in controls.items()}))
+    made.keep(draw_sampling(model, tokenizer, **{n: c.value for n, c in controls.items()}))
     return made
 
 
@@ -331,7 +331,8 @@ class TrainingProgram:
         buttons = widgets.HBox([self.train_button, self.stop_button, self.continue_button])
         self.panel = Panel([self.text, self.preset, *sliders, buttons], [self.sample])
         self.panel.show(draw_progress(History(), TrainConfig(**PRESETS[start].train)))
-        self.panel.still = recorded_progress(start)
+        if recorded := recorded_progress(start):
+            self.panel.keep(recorded)
         self.preset.observe(self.follow_preset, names="value")
         self.train_button.on_click(lambda _: self.begin(fresh=True))
         self.continue_button.on_click(lambda _: self.begin(fresh=False))
@@ -411,7 +412,7 @@ class TrainingProgram:
 
 
 def recorded_progress(preset_name):
-    """The sweeps of the recorded run of a preset on the plays, as a PNG (bytes); None if there is none."""
+    """The sweeps of the recorded run of a preset on the plays, as a Figure; None if there is none."""
     run = next((r for r in load_records("plays") if r["preset"] == preset_name), None)
     if run is None:
         return None
@@ -421,7 +422,7 @@ def recorded_progress(preset_name):
     fig.axes[0].set_title(
         f"A run of {preset_name} that was recorded: {run['train_seconds']:.0f} s of training"
     )
-    return to_png(fig)
+    return fig
 
 
 def settings_of(preset_name):

@@ -20,7 +20,7 @@ class Panel(widgets.VBox):
     """Controls above one picture; the widgets in `below` come under it.
 
     One stored output serves all readers: the live widget where a kernel runs; on GitHub and in a
-    reopened notebook the picture for the settings at the start; and a fixed line for nbval.
+    reopened notebook the picture for the settings at the start, and its titles as text.
     """
 
     def __init__(self, controls, below=()):
@@ -31,7 +31,7 @@ class Panel(widgets.VBox):
         self.message = widgets.HTML()
         self.image = widgets.Image(format="png", layout=widgets.Layout(max_width="100%", width="750px"))
         self.spoken = widgets.HTML(layout=widgets.Layout(height="0", margin="0", overflow="hidden"))
-        self.still = None  # a picture for those who only read, where the live one is not enough
+        self.still = None  # (PNG, titles) for those who only read, where the live picture is not enough
         super().__init__([widgets.VBox([*controls, self.message]), self.image, self.spoken, *below])
 
     def show(self, fig):
@@ -40,19 +40,24 @@ class Panel(widgets.VBox):
         self.spoken.value = SPOKEN.format(html.escape(self.titles))
         self.image.value = to_png(fig)
 
+    def keep(self, fig):
+        """Store another Figure than the live one, for those who only read."""
+        self.still = to_png(fig), titles_of(fig)
+
     def say(self, text):
         """Put a sentence between the controls and the picture; an empty one takes it away."""
         self.message.value = f"<b>{html.escape(text)}</b>" if text else ""
 
     def _repr_mimebundle_(self, **kwargs):
+        picture, titles = self.still or (self.image.value, self.titles)
         return {
             "application/vnd.jupyter.widget-view+json": {
                 "version_major": 2,
                 "version_minor": 0,
                 "model_id": self.model_id,
             },
-            "image/png": base64.b64encode(self.still or self.image.value).decode("ascii"),
-            "text/plain": f"{PANEL_TEXT}\nPicture: {self.titles}",
+            "image/png": base64.b64encode(picture).decode("ascii"),
+            "text/plain": f"{PANEL_TEXT}\nPicture: {titles}",
         }
 
     def _ipython_display_(self, **kwargs):  # ipywidgets 7 asks for this one first, on Colab

@@ -32,9 +32,9 @@ plt.rcParams.update(
 
 
 def titles_of(fig):
-    """What a Figure states, for those who do not see it: its titles."""
+    """What a Figure states, for those who do not see it: its titles, on one line."""
     titles = [fig.get_suptitle(), *(ax.get_title("left") or ax.get_title() for ax in fig.axes)]
-    return "; ".join(filter(None, titles))
+    return " ".join("; ".join(filter(None, titles)).split())
 
 
 # Stored beside the picture, as its text: `make book` makes it the alternative text.

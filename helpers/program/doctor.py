@@ -8,6 +8,7 @@ What it imports at its top needs no installation, so that it can report what is 
 import argparse
 import importlib
 import importlib.metadata
+import math
 import os
 import re
 import shutil
@@ -25,7 +26,7 @@ def examine():
     if lines[-1][0] != STOP:  # what follows needs torch
         lines += [corpus(), threads(), device()]
     if lines[-1][:2] == (OK, "device"):
-        lines += [bfloat16()]
+        lines += [bfloat16(), *speed()]
     return lines
 
 
@@ -117,7 +118,7 @@ def device():
     if os.environ.get("COURSE_DEVICE"):
         why = "COURSE_DEVICE asks for it"
     elif chosen.type == "cpu":
-        why = "no GPU here, so notebook 06 trains the small model"
+        why = "no GPU here, so notebook 06 trains a small model"
     name = chosen if chosen.type != "cuda" else f"{chosen}, {hardware(chosen)}"
     return OK, "device", f"{name}: {why}"
 
@@ -141,6 +142,43 @@ def bfloat16():
     if bf16_is_fast(chosen):
         return OK, "bfloat16", "in hardware: training uses it"
     return OK, "bfloat16", f"not in hardware: training uses {best_precision(chosen)} and takes longer"
+
+
+def speed():
+    """Two lines: how fast is this machine, in a few seconds, and how long does each notebook take on it?"""
+    from helpers.device import best_precision, pick_device
+    from helpers.program import pace
+    from helpers.program.bench import peak_rates
+
+    chosen = pick_device()
+    if chosen.type == "cuda":
+        return [(OK, "times", "of the notebooks on a GPU: none has been measured yet")]
+    slow, products = pace.slowness(chosen), ""
+    if chosen.type == "cpu":
+        rates = peak_rates(chosen, 512, 1.0)
+        kinds = dict.fromkeys(["float32", best_precision(chosen)])
+        products = ", ".join(f"{rates[kind] / 1e9:.0f} Gflop/s in {kind}" for kind in kinds)
+        products = f"products of matrices {products}; "
+    mark = LOOK if slow > 3 else OK
+    line = mark, "speed", f"{products}training takes {slow:.1f} times as long as the notebooks state"
+    try:
+        name = pace.preset_for(chosen)
+    except ValueError as error:
+        return [line, (STOP, "times", str(error))]
+    seconds, in_time = pace.seconds_of_notebooks(slow, pace.slowness(chosen, "float32")), ""
+    of_06 = seconds.pop("06", None)
+    if name in pace.FOR_A_LAPTOP:
+        trains = pace.training_seconds(name, chosen)
+        in_time = f" in {in_words(trains)}"
+        if of_06 is not None:  # the title speaks of course-cpu
+            seconds["06"] = of_06 + trains - pace.training_seconds("course-cpu", chosen)
+    times = ", ".join(f"{number} {in_words(of)}" for number, of in sorted(seconds.items()))
+    return [line, (OK, "times", f"of computing: {times}; notebook 06 trains {name}{in_time}")]
+
+
+def in_words(seconds):
+    """A time as a learner wants it: seconds in tens, from 90 on minutes."""
+    return f"{10 * math.ceil(seconds / 10)} s" if seconds < 90 else f"{round(seconds / 60)} min"
 
 
 def disk():
