@@ -36,13 +36,13 @@ test: .venv/installed
 	THREADS=$(THREADS) $(PYTHON) -m helpers test $(TEST_ARGS)
 
 test-faults: .venv/installed
-	OMP_NUM_THREADS=$(THREADS) COURSE_DEVICE=cpu COURSE_PRESET=course-cpu COURSE_CORPUS= $(PY) -m pytest -q -n 2 -m faults tests/test_resume.py tests/test_fuzz.py $(TEST_ARGS)
+	OMP_NUM_THREADS=$(THREADS) COURSE_DEVICE=cpu COURSE_PRESET=course-cpu COURSE_GPT2= COURSE_CORPUS= $(PY) -m pytest -q -n 2 -m faults tests/test_resume.py tests/test_fuzz.py $(TEST_ARGS)
 
 # Without a network the notebooks are not run with ipywidgets 7, and pytest says so.
 IPYWIDGETS_7 = build/ipywidgets-7
 test-long: .venv/installed
 	-@$(MAKE) --no-print-directory $(IPYWIDGETS_7)/installed
-	OMP_NUM_THREADS=$(THREADS) COURSE_DEVICE=cpu COURSE_PRESET=course-cpu COURSE_CORPUS= $(PY) -m pytest -q -n 2 --dist loadscope -m faults \
+	OMP_NUM_THREADS=$(THREADS) COURSE_DEVICE=cpu COURSE_PRESET=course-cpu COURSE_GPT2= COURSE_CORPUS= $(PY) -m pytest -q -n 2 --dist loadscope -m faults \
 	  tests/test_colab.py tests/test_browser.py tests/test_classroom.py tests/test_own_text.py \
 	  tests/test_anywhere.py tests/test_book.py $(TEST_ARGS)
 
@@ -54,7 +54,7 @@ $(IPYWIDGETS_7)/installed: tests/requirements-ipywidgets-7.txt
 # On another text the numbers differ, so only errors and failed assertions count.
 CORPUS ?= tinyshakespeare
 test-corpus: .venv/installed
-	OMP_NUM_THREADS=$(THREADS) COURSE_DEVICE=cpu COURSE_PRESET=course-cpu COURSE_CORPUS="$(CORPUS)" $(PY) -m pytest -q -n 2 --dist loadscope --no-loadscope-reorder \
+	OMP_NUM_THREADS=$(THREADS) COURSE_DEVICE=cpu COURSE_PRESET=course-cpu COURSE_GPT2= COURSE_CORPUS="$(CORPUS)" $(PY) -m pytest -q -n 2 --dist loadscope --no-loadscope-reorder \
 	  --nbval-lax --nbval-current-env $(NOTEBOOKS) $(TEST_ARGS)
 
 # The CUDA build of torch (5 GB) lives in an environment of its own; === takes it where a CPU build is at hand.

@@ -26,7 +26,7 @@ torch.set_num_threads(1)
 @pytest.fixture(autouse=True)
 def same_start(monkeypatch):
     """Every test begins with the same seed and without the user's own settings."""
-    for name in ("COURSE_CORPUS", "COURSE_DEVICE", "TINYSHAKESPEARE_PATH"):
+    for name in ("COURSE_CORPUS", "COURSE_DEVICE", "COURSE_GPT2", "TINYSHAKESPEARE_PATH"):
         monkeypatch.delenv(name, raising=False)
     torch.manual_seed(0)
 

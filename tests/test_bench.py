@@ -539,6 +539,14 @@ def test_only_the_named_rows_are_run(tmp_path):
     main("--only", "encoding", "--out", tmp_path)
     record = json.loads((tmp_path / "bench-cpu.json").read_text())
     assert [row["row"] for row in record["rows"]] == ["encoding"]
+    main("--only", "byte-pairs", "generation", "--out", tmp_path)
+    main("--only", "byte-pairs", "--out", tmp_path)
+    joined = json.loads((tmp_path / "bench-cpu.json").read_text())
+    rows = "generation", "encoding", "byte-pairs", "byte-pairs"  # each once, in the order of the table
+    assert tuple(row["row"] for row in joined["rows"]) == rows
+    assert joined["rows"][1] == record["rows"][0] and joined["seconds"] > record["seconds"]
+    other = record | {"machine": record["machine"] | {"name": "another"}}
+    assert bench.with_earlier_rows(record, other | {"rows": joined["rows"]}) == record
 
 
 def test_tiny_shakespeare_is_used_where_a_copy_is(monkeypatch, tmp_path):

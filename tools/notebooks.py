@@ -110,7 +110,8 @@ def main():
         # What is stored must be what `make test` compares with.
         os.environ["COURSE_DEVICE"] = "cpu"
         os.environ["COURSE_PRESET"] = "course-cpu"
-        os.environ.pop("COURSE_CORPUS", None)
+        for name in ("COURSE_CORPUS", "COURSE_GPT2"):
+            os.environ.pop(name, None)
     failed = 0
     for path in paths:
         notebook, begin, fault = nbformat.read(path, as_version=4), time.perf_counter(), ""

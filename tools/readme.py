@@ -20,7 +20,7 @@ from helpers.files import RUNS_DIR  # noqa: E402
 from helpers.model import GPT, GPTConfig, count_parameters  # noqa: E402
 from helpers.presets import PRESETS, SYSTEMS  # noqa: E402
 from helpers.program.bench import HEADINGS, caption_of, line_of  # noqa: E402
-from helpers.program.records import load_bench, load_records, record_of_system  # noqa: E402
+from helpers.program.records import load_bench, load_record, load_records, record_of_system  # noqa: E402
 
 PAGES = ROOT / "README.md", ROOT / "docs" / "measurements.md"
 NOTEBOOKS = {
@@ -32,6 +32,7 @@ NOTEBOOKS = {
     "05_transformer_blocks": ("feed-forward, residuals, layer norm: the whole GPT", "deeper"),
     "06_full_training": ("the training program, and a model that writes verse", "full"),
     "07_fast_and_safe": ("a profile, Muon, a cache; runs stopped, killed and shared", ""),
+    "08_tokens_and_gpt2": ("byte pairs; GPT-2's weights in our model, and ours in its form", ""),
 }
 
 
@@ -121,6 +122,28 @@ def tries_table():
     return rows
 
 
+def tokens_table(record):
+    """What longer tokens buy, as it stands in data/runs/tokens-plays.json."""
+    if record is None:
+        return ["Not measured yet: `python -m helpers tokens`."]
+    rows = [
+        "| tokens | equal | width | parameters | in tables | steps | characters a token | sees | nats a token "
+        "| bits a character | seeds |",
+        "| --- | --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: | --- |",
+    ]
+    for r in record["rows"]:
+        nats, bits = ([p[k] for p in r["seeds"]] for k in ("nats_per_token", "bits_per_character"))
+        tables = (r["parts"]["token embedding"] + r["parts"]["position embedding"]) / r["parameters"]
+        cells = [
+            r["name"], r["budget"].removeprefix("equal "), r["n_embd"], f"{r['parameters']:,}",
+            f"{tables:.0%}", r["steps"], f"{r['characters_per_token']:.2f}", f"{r['sees']} characters",
+            f"{sum(nats) / len(nats):.2f}", f"{sum(bits) / len(bits):.3f}",
+            f"{min(bits):.3f} to {max(bits):.3f}",
+        ]  # fmt: skip
+        rows.append(f"| {' | '.join(map(str, cells))} |")
+    return rows
+
+
 def bench_table(record):
     """The benchmark's machine and rows as they stand in data/runs/bench-cpu.json."""
     if record is None:
@@ -190,6 +213,7 @@ def updated(page):
         "runs": runs_table(ladders),
         "systems": systems_table(),
         "tries": tries_table(),
+        "tokens": tokens_table(load_record("tokens-plays")),
         "bench": bench_table(load_bench("cpu")),
         "mutants": mutants_line(),
     }

@@ -40,6 +40,7 @@ from helpers.model import GPT, GPTConfig, flops_per_token
 from helpers.optimizers import make_optimizers, orthogonalise
 from helpers.presets import PRESETS
 from helpers.program.build import build
+from helpers.program.gpt2 import LIBRARY_WORDS, tokenizer_json
 from helpers.program.nanogpt import (
     NANOGPT_TOKENS,
     NANOGPT_VAL,
@@ -59,18 +60,18 @@ from helpers.program.plain import (
     with_list_of_heads,
 )
 from helpers.program.records import write_record
-from helpers.tokenizer import CharTokenizer
+from helpers.tokenizer import BytePairTokenizer, CharTokenizer
 from helpers.train import Callbacks, TrainConfig, evaluate, train
 
 ROOT = DATA_DIR.parent
 FULL = dict(
     model={}, sprint={}, rounds=5, steps=40, recipe_steps=2000, sweeps=20, seeds=3, new_tokens=255,
-    sequences=64, memory_rounds=3, muon_steps=300, real_rounds=2, real_steps=(1, 2),
+    sequences=64, pieces=8192, memory_rounds=3, muon_steps=300, real_rounds=2, real_steps=(1, 2),
     products=(512, 3.0),  # as fast as larger ones, and so short that some meet with no interruption
 )  # fmt: skip
 QUICK = dict(
     model=dict(n_layer=1, n_head=2, n_embd=16, block_size=16), sprint=dict(max_steps=4), rounds=2, steps=2,
-    recipe_steps=4, sweeps=2, seeds=2, new_tokens=4, sequences=3, memory_rounds=1, muon_steps=4,
+    recipe_steps=4, sweeps=2, seeds=2, new_tokens=4, sequences=3, pieces=300, memory_rounds=1, muon_steps=4,
     real_rounds=1, real_steps=(1, 1), products=(64, 0.01),
 )  # fmt: skip
 FLAGS = "avx2", "avx512f", "avx512_bf16", "amx_bf16"  # what products of matrices gain from
@@ -477,6 +478,35 @@ def encoding(bench):
     yield bench.row("encoding", "characters/s", *rates, note, rounds)
 
 
+def byte_pairs(bench):
+    """Characters/s of learning byte pairs and of encoding by them, against Hugging Face's tokenizers."""
+    from tokenizers import Regex, Tokenizer, models, pre_tokenizers, trainers  # no other row needs it
+
+    text, size = bench.corpus.text, bench.sizes["pieces"]
+    ours = BytePairTokenizer.train(text, size)
+    theirs = Tokenizer.from_str(json.dumps(tokenizer_json(ours)))
+    if theirs.encode(text).ids != ours.encode(text).tolist():
+        raise ValueError("The two tokenizers cut the text differently: their speeds do not compare.")
+
+    def learn():
+        made = Tokenizer(models.BPE())
+        made.pre_tokenizer = pre_tokenizers.Sequence([
+            pre_tokenizers.Split(Regex(LIBRARY_WORDS), "isolated"),
+            pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
+        ])  # fmt: skip
+        letters = pre_tokenizers.ByteLevel.alphabet()
+        settings = dict(vocab_size=size, min_frequency=2, initial_alphabet=letters, show_progress=False)
+        made.train_from_iterator([text], trainers.BpeTrainer(**settings))
+
+    library = "plain: tokenizers of Hugging Face, written in Rust; course: Python"
+    for what, *forms in (
+        (f"learning {size:,} byte pairs", learn, lambda: BytePairTokenizer.train(text, size)),
+        (f"encoding by {size:,} byte pairs", lambda: theirs.encode(text), lambda: ours.encode(text)),
+    ):
+        rates = (rate_of(form, len(text), bench.device) for form in forms)
+        yield bench.row(what, "characters/s", *rates, f"{len(text):,} characters; {library}")
+
+
 def memory(bench):
     """Peak memory of training gpt-from-scratch at batch 8, each time in a fresh process."""
     if not Path("/proc/self/clear_refs").exists():
@@ -640,7 +670,7 @@ ROWS = {
     function.__name__.replace("_", "-"): function
     for function in (
         training, training_real_size, time_to_loss, loss_in_time, generation, generation_in_batches,
-        encoding, memory, kept_memory, precision, fused_attention, fused_optimizer, gathered_batches,
+        encoding, byte_pairs, memory, kept_memory, precision, fused_attention, fused_optimizer, gathered_batches,
         muon_products,
     )
 } | {
@@ -677,6 +707,21 @@ def run(names, device, quick=False, checkout=None):
     return record
 
 
+def with_earlier_rows(record, earlier):
+    """A record of some rows, and before them those of an earlier record on the same machine, in their order.
+
+    Each row compares two programs that ran in turn, so it may stand beside rows of another hour.
+    """
+    same = all(record[key] == earlier[key] for key in ("corpus", "hardware", "torch", "quick"))
+    if not same or record["machine"]["name"] != earlier["machine"]["name"]:
+        return record
+    names = {row["row"] for row in record["rows"]}
+    rows = [row for row in earlier["rows"] if row["row"] not in names] + record["rows"]
+    seconds = round(earlier["seconds"] + record["seconds"], 1)
+    rows.sort(key=lambda row: list(ROWS).index(row["row"]))
+    return earlier | {"sizes": record["sizes"], "rows": rows, "seconds": seconds}
+
+
 def main(arguments=None):
     """The command line: measure, print the table, write the record. Raises SystemExit for what is wrong."""
     parser = argparse.ArgumentParser(
@@ -695,8 +740,10 @@ def main(arguments=None):
         if args.nanogpt:
             check_checkout(args.nanogpt)
         args.out.mkdir(parents=True, exist_ok=True)  # a folder that cannot be made is noticed now
-        record = run(args.only or list(ROWS), device, args.quick, args.nanogpt)
         path = args.out / f"bench-{device.type}.json"
+        record = run(args.only or list(ROWS), device, args.quick, args.nanogpt)
+        if args.only and path.exists():
+            record = with_earlier_rows(record, json.loads(path.read_text(encoding="utf-8")))
         write_record(path, record)
     except (ValueError, FloatingPointError, OSError) as error:
         raise SystemExit(str(error)) from None

@@ -94,6 +94,7 @@ def test(words=()):
         OMP_NUM_THREADS=os.environ.get("THREADS", "1"),
         COURSE_DEVICE="cpu",
         COURSE_CORPUS="",
+        COURSE_GPT2="",
         COURSE_PRESET="course-cpu",  # a slow machine would train another, and what is stored is of this one
         PYTHONUTF8="1",  # for the files that tests write; the course's own code names its encodings
         **instead_of_home(),
