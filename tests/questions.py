@@ -166,6 +166,7 @@ ANSWERS = {
         "do pieces get 16 times as long?": "Not even twice",
         "cut after 1,000 merges?": "fisher, lad, hood and Errand",
         "is the better model?": "The first, by more than half a bit",
+        "in what they write?": "Characters make words that do not exist",
         "hold more than half?": "In those of 8,192 pieces",
         "will the character model find cheap?": "The last ones: once a word has begun",
         "Which is the largest?": "The feed-forward layers, before the token table",

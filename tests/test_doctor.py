@@ -149,9 +149,9 @@ SLOW = "training takes 4.0 times as long as the notebooks state"
     "slow, fast, mark, speed, end",
     [
         (1.0, True, OK, "200 Gflop/s in float32, 400 Gflop/s in bfloat16; training takes 1.0 times as long",
-         "05 3 min, 06 4 min, 07 60 s; notebook 06 trains course-cpu in 2 min"),
+         "05 3 min, 06 4 min, 07 60 s, 08 70 s; notebook 06 trains course-cpu in 2 min"),
         (4.0, False, LOOK, f"200 Gflop/s in float32; {SLOW}",
-         "06 7 min, 07 4 min; notebook 06 trains course-sprint in 40 s"),
+         "06 7 min, 07 4 min, 08 5 min; notebook 06 trains course-sprint in 40 s"),
     ],
 )  # fmt: skip
 def test_speed_and_times(fast_machine, monkeypatch, slow, fast, mark, speed, end):

@@ -31,8 +31,8 @@ def rehearse(notebook, copies, folder):
          "-c", str(ROOT / "pyproject.toml"), "--rootdir", str(folder), "--nbval", "--nbval-current-env",
          "--nbval-sanitize-with", str(ROOT / "tests" / "nbval_sanitize.cfg"), *map(str, names)],
         cwd=folder,
-        env=os.environ | {"OMP_NUM_THREADS": "1", "COURSE_DEVICE": "cpu", "COURSE_CORPUS": "", "COURSE_GPT2": ""}
-        | {"COURSE_PRESET": "course-cpu"},  # as stored, however slow the machine
+        env=os.environ | {"OMP_NUM_THREADS": "1", "COURSE_DEVICE": "cpu", "COURSE_CORPUS": ""}
+        | {"COURSE_GPT2": "", "COURSE_PRESET": "course-cpu"},  # as stored, however slow the machine
     ).returncode  # fmt: skip
 
 

@@ -127,8 +127,8 @@ def tokens_table(record):
     if record is None:
         return ["Not measured yet: `python -m helpers tokens`."]
     rows = [
-        "| tokens | equal | width | parameters | in tables | steps | characters a token | sees | nats a token "
-        "| bits a character | seeds |",
+        "| tokens | equal | width | parameters | in tables | steps | characters a token | sees "
+        "| nats a token | bits a character | seeds |",
         "| --- | --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: | --- |",
     ]
     for r in record["rows"]:

@@ -68,7 +68,7 @@ EXERCISES["bits_per_character"] = Exercise(
 def merge(ids, a, b, new):
     """ids (N,) int64 -> ids with every pair a, b replaced by new, from left to right."""
     out = []
-    for i in ids.tolist():
+    for i in ids:
         if out and out[-1] == a and i == b:
             out[-1] = new
         else:

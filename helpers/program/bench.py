@@ -479,7 +479,7 @@ def encoding(bench):
 
 
 def byte_pairs(bench):
-    """Characters/s of learning byte pairs and of encoding by them, against Hugging Face's tokenizers."""
+    """Characters/s of learning byte pairs and of encoding by them, against Hugging Face."""
     from tokenizers import Regex, Tokenizer, models, pre_tokenizers, trainers  # no other row needs it
 
     text, size = bench.corpus.text, bench.sizes["pieces"]
@@ -670,8 +670,8 @@ ROWS = {
     function.__name__.replace("_", "-"): function
     for function in (
         training, training_real_size, time_to_loss, loss_in_time, generation, generation_in_batches,
-        encoding, byte_pairs, memory, kept_memory, precision, fused_attention, fused_optimizer, gathered_batches,
-        muon_products,
+        encoding, byte_pairs, memory, kept_memory, precision, fused_attention, fused_optimizer,
+        gathered_batches, muon_products,
     )
 } | {
     "muon": partial(time_to_same_loss, what="Muon against AdamW", optimizer="adamw"),
