@@ -11,7 +11,7 @@ NOTEBOOKS = $(shell ls -r notebooks/*.ipynb)
 help:
 	@echo "make lab      open the course in JupyterLab"
 	@echo "make test     run every notebook under nbval, and every test"
-	@echo "make test-faults     kill training runs, flip bits, fill disks"
+	@echo "make test-faults     kill training runs, flip bits, fill disks, forge exercises, open a browser"
 	@echo "make test-long       every notebook in a simulated Colab and on 7,000 characters, exercises and web pages in a browser"
 	@echo "make test-corpus CORPUS=...  run every notebook on another text, without comparing outputs"
 	@echo "make test-fake-cuda  without a GPU: is every tensor of a run on CUDA in the right place?"
@@ -36,13 +36,13 @@ test: .venv/installed
 	THREADS=$(THREADS) $(PYTHON) -m helpers test $(TEST_ARGS)
 
 test-faults: .venv/installed
-	OMP_NUM_THREADS=$(THREADS) COURSE_DEVICE=cpu COURSE_PRESET=course-cpu COURSE_GPT2= COURSE_CORPUS= $(PY) -m pytest -q -n 2 -m faults tests/test_resume.py tests/test_fuzz.py $(TEST_ARGS)
+	OMP_NUM_THREADS=$(THREADS) COURSE_DEVICE=cpu COURSE_PRESET=course-cpu COURSE_GPT2= COURSE_CORPUS= $(PY) -m pytest -q -n 2 --dist loadscope -m "slow and not faults" tests $(TEST_ARGS)
 
 # Without a network the notebooks are not run with ipywidgets 7, and pytest says so.
 IPYWIDGETS_7 = build/ipywidgets-7
 test-long: .venv/installed
 	-@$(MAKE) --no-print-directory $(IPYWIDGETS_7)/installed
-	OMP_NUM_THREADS=$(THREADS) COURSE_DEVICE=cpu COURSE_PRESET=course-cpu COURSE_GPT2= COURSE_CORPUS= $(PY) -m pytest -q -n 2 --dist loadscope -m faults \
+	OMP_NUM_THREADS=$(THREADS) COURSE_DEVICE=cpu COURSE_PRESET=course-cpu COURSE_GPT2= COURSE_CORPUS= $(PY) -m pytest -q -n 2 --dist loadscope -m "faults or slow" \
 	  tests/test_colab.py tests/test_browser.py tests/test_classroom.py tests/test_own_text.py \
 	  tests/test_anywhere.py tests/test_book.py $(TEST_ARGS)
 

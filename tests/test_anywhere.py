@@ -423,6 +423,7 @@ SMALL = (
 ).split()
 
 
+@pytest.mark.slow
 @NEEDS_PROC
 def test_the_command_line_on_another_machine(tmp_path, monkeypatch):
     """Umlauts in all paths, the terminal of Windows, no locale, a home that takes nothing, no fcntl."""

@@ -318,8 +318,8 @@ def use(page, panel):
 
 
 PANEL = ".jp-OutputArea-output .widget-vbox:has(> img.widget-image)"
-# Two pages in every test run, all of them in the long one.
-MARKS = {path: () if path.stem[:2] in ("02", "06") else pytest.mark.faults for path in NOTEBOOKS}
+# Two pages in what continuous integration runs, all of them in the long tests.
+MARKS = {path: pytest.mark.slow if path.stem[:2] in ("02", "06") else pytest.mark.faults for path in NOTEBOOKS}
 every_notebook = pytest.mark.parametrize(
     "path", [pytest.param(path, marks=MARKS[path]) for path in NOTEBOOKS], ids=lambda path: path.stem[:2]
 )

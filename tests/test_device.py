@@ -92,6 +92,7 @@ print(faults[-1] - faults[3])
 """
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="only glibc has mallopt")
 def test_a_step_finds_the_memory_of_the_last_one():
     """A minor page fault is a page that the system had to clear and hand out anew."""

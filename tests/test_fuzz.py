@@ -61,7 +61,7 @@ def test_any_bytes_are_a_text_or_one_sentence(tmp_path_factory, raw):
     check_corpus(tmp_path_factory.getbasetemp(), raw)
 
 
-@pytest.mark.faults
+@pytest.mark.slow
 @settings(max_examples=3000)
 @given(BYTES)
 def test_any_bytes_are_a_text_or_one_sentence_at_length(tmp_path_factory, raw):
@@ -130,7 +130,7 @@ def test_edited_checkpoints_end_in_a_sentence(tmp_path, trained, capsys):
     damage_files(tmp_path, trained, 60, seed=1)
 
 
-@pytest.mark.faults
+@pytest.mark.slow
 def test_edited_checkpoints_end_in_a_sentence_at_length(tmp_path, trained, capsys):
     tried = damage_files(tmp_path, trained, 5000, seed=2)
     with capsys.disabled():
@@ -185,7 +185,7 @@ def test_made_up_headers_end_in_a_sentence(tmp_path_factory, trained, changes):
     check_header(tmp_path_factory.getbasetemp(), trained, changes)
 
 
-@pytest.mark.faults
+@pytest.mark.slow
 @settings(max_examples=1500)
 @given(CHANGES)
 def test_made_up_headers_end_in_a_sentence_at_length(tmp_path_factory, trained, changes):

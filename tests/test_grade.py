@@ -370,6 +370,7 @@ def forged(tmp_path_factory):
     return done, rows, left
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", FORGERIES)
 def test_a_forgery_earns_nothing(forged, name):
     if name == "head_matrices" and landlock_version() < 1:
@@ -379,6 +380,7 @@ def test_a_forgery_earns_nothing(forged, name):
     assert says in row["sentence"], row
 
 
+@pytest.mark.slow
 def test_forgeries_keep_nobody_from_being_graded(forged):
     done, rows, left = forged
     assert rows.keys() == EXERCISES.keys() and done.returncode == 0

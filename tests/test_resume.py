@@ -182,6 +182,7 @@ def start(folder):
     )  # fmt: skip
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(os.name != "posix", reason="signals of POSIX")
 def test_sigterm_saves_and_the_same_command_goes_on(tmp_path):
     stopped = start(tmp_path / "run")
@@ -200,7 +201,10 @@ def test_sigterm_saves_and_the_same_command_goes_on(tmp_path):
     assert_same_weights(*ends)
 
 
-def kill_again_and_again(tmp_path, kills, seed):
+@pytest.mark.slow
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+def test_a_run_killed_25_times_ends_as_one_left_alone(tmp_path, capsys):
+    kills, seed = 25, 1
     command = [sys.executable, HERE / "killed_runs.py", tmp_path, kills, seed]
     done = subprocess.run(
         list(map(str, command)), capture_output=True, text=True, timeout=600,
@@ -209,18 +213,6 @@ def kill_again_and_again(tmp_path, kills, seed):
     assert done.returncode == 0, done.stderr
     report = json.loads(done.stdout)
     assert report["kills"] == kills and report["same end"], report
-    return report
-
-
-@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
-def test_a_killed_run_ends_as_one_left_alone(tmp_path):
-    kill_again_and_again(tmp_path, kills=4, seed=0)
-
-
-@pytest.mark.faults
-@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
-def test_a_run_killed_25_times_ends_as_one_left_alone(tmp_path, capsys):
-    report = kill_again_and_again(tmp_path, kills=25, seed=1)
     assert report["while writing"] > 0, "some must fall into the writing of a checkpoint"
     with capsys.disabled():
         print(f"\n{report}")
@@ -382,7 +374,7 @@ def test_every_flipped_bit_is_noticed(tmp_path):
     assert flips(checkpoints(tmp_path)[0], 300, seed=0) > 290
 
 
-@pytest.mark.faults
+@pytest.mark.slow
 def test_thousands_of_flipped_bits_are_noticed(tmp_path, capsys):
     train_in(tmp_path, short())
     noticed = flips(checkpoints(tmp_path)[0], 6000, seed=1)
@@ -510,7 +502,7 @@ def test_a_run_that_has_ended_needs_no_room(tmp_path, monkeypatch):
         train_in(tmp_path / "parts", short())
 
 
-@pytest.mark.faults
+@pytest.mark.slow
 @pytest.mark.skipif(os.name != "posix" or os.geteuid() != 0, reason="mounting needs root")
 def test_a_small_tmpfs_that_fills_up(tmp_path, capsys):
     needed = bytes_needed(fresh().config, short(max_steps=40))

@@ -405,6 +405,7 @@ def test_if_one_process_cannot_compile_none_does(passes, monkeypatch):
     assert passes(compile)[1] == "" and tried == [{}], "this one could"
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(shutil.which("g++") is None, reason="inductor needs a C++ compiler on a CPU")
 @pytest.mark.skipif(" " in torch.__file__, reason="inductor does not find headers in a path with a space")
 def test_inductor_compiles_the_real_loss_once_for_three_passes(tiny_gpt):

@@ -128,8 +128,8 @@ def tokens_table(record):
         return ["Not measured yet: `python -m helpers tokens`."]
     rows = [
         "| tokens | equal | width | parameters | in tables | steps | characters a token | sees "
-        "| nats a token | bits a character | seeds |",
-        "| --- | --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: | --- |",
+        "| nats a token | bits a character | seeds | in training |",
+        "| --- | --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: | --- | ---: |",
     ]
     for r in record["rows"]:
         nats, bits = ([p[k] for p in r["seeds"]] for k in ("nats_per_token", "bits_per_character"))
@@ -139,6 +139,7 @@ def tokens_table(record):
             f"{tables:.0%}", r["steps"], f"{r['characters_per_token']:.2f}", f"{r['sees']} characters",
             f"{sum(nats) / len(nats):.2f}", f"{sum(bits) / len(bits):.3f}",
             f"{min(bits):.3f} to {max(bits):.3f}",
+            f"{sum(p['train_bits_per_character'] for p in r['seeds']) / len(bits):.3f}",
         ]  # fmt: skip
         rows.append(f"| {' | '.join(map(str, cells))} |")
     return rows

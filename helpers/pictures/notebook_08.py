@@ -106,7 +106,7 @@ def draw_costs(text, models, start="\n"):
         ax.set_title(f"{name}: {len(bits)} tokens, {totals[name]:.0f} bits", fontsize=9)
     axes[-1, 0].set_xlabel("the darker a piece, the more bits: white 0, darkest 16 and more")
     best = min(totals, key=totals.get)
-    figure_title(fig, f"{best} are cheapest here: {totals[best] / len(text):.2f} bits per character")
+    figure_title(fig, f"Cheapest on this line: {best}, {totals[best] / len(text):.2f} bits per character")
     return fig
 
 

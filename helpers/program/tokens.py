@@ -70,12 +70,13 @@ def train_point(parts, tokenizer, config, steps, seed, device=None):
     torch.manual_seed(seed)
     model = GPT(config)
     history = train(model, train_ids, val_ids, TrainConfig(**plan), device, progress=False)
-    last = history.evals[-1]
+    last, seen = history.evals[-1], train_ids[: len(val_ids)]  # what the trainer's sweep takes of it
     return model, {
         "seed": seed,
         "nats_per_token": round(last["val"], 4),
         "train_nats_per_token": round(last["train"], 4),
         "bits_per_character": round(bits_per_character(last["val"], tokenizer, val_ids), 4),
+        "train_bits_per_character": round(bits_per_character(last["train"], tokenizer, seen), 4),
         "seconds": round(history.train_seconds, 1),
     }
 
