@@ -319,7 +319,8 @@ def use(page, panel):
 
 PANEL = ".jp-OutputArea-output .widget-vbox:has(> img.widget-image)"
 # Two pages in what continuous integration runs, all of them in the long tests.
-MARKS = {path: pytest.mark.slow if path.stem[:2] in ("02", "06") else pytest.mark.faults for path in NOTEBOOKS}
+SOME, ALL = pytest.mark.slow, pytest.mark.faults
+MARKS = {path: SOME if path.stem[:2] in ("02", "06") else ALL for path in NOTEBOOKS}
 every_notebook = pytest.mark.parametrize(
     "path", [pytest.param(path, marks=MARKS[path]) for path in NOTEBOOKS], ids=lambda path: path.stem[:2]
 )

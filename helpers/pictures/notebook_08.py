@@ -38,23 +38,30 @@ def check_text_fits(text):
         raise ValueError(f"The text has {len(text)} characters: give 1 to {LONGEST} of them.")
 
 
+def places_of(pieces):
+    """(column, line) of each of several pieces (str): they follow one another, as words on a page do."""
+    places, x, line = [], 0, 0
+    for piece in pieces:
+        if x and x + len(piece) > LINE:
+            x, line = 0, line + 1
+        places.append((x, line))
+        x += len(piece)
+    return places
+
+
 def lines_for(rows):
-    """How many lines of a picture the longest of several lists of pieces (str) may take."""
-    return max(-(-sum(map(len, pieces)) // (LINE - 12)) for pieces in rows)
+    """How many lines the longest of several lists of pieces (str) takes."""
+    return max(places_of(pieces)[-1][1] for pieces in rows) + 1
 
 
 def draw_cut(ax, pieces, colours, lines):
     """Pieces (str) as coloured boxes on ax, which has room for so many lines; its frame goes."""
-    x = line = 0
-    for piece, colour in zip(pieces, colours):
-        if x and x + len(piece) > LINE:
-            x, line = 0, line + 1
+    for piece, colour, (x, line) in zip(pieces, colours, places_of(pieces)):
         box = Rectangle((x, line), len(piece), 0.82, facecolor=colour, edgecolor="white", lw=1.5)
         ax.add_patch(box)
         middle = x + len(piece) / 2
         ax.text(middle, line + 0.44, piece, ha="center", va="center", family="monospace", fontsize=8)
-        x += len(piece)
-    ax.set(xlim=(0, LINE), ylim=(max(lines, line + 1), 0), xticks=[], yticks=[])
+    ax.set(xlim=(0, LINE), ylim=(lines, 0), xticks=[], yticks=[])
     ax.spines[:].set_visible(False)
 
 
