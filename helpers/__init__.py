@@ -22,9 +22,9 @@ the programs around it
     program/records.py         what is kept of a run and of the benchmark
     program/run.py             python -m helpers train
     program/plain.py           a GPT script as most are written, to compare with
+    program/gpt2.py            GPT-2's form: out of a Hugging Face folder, and into one (notebook 08)
     program/nanogpt.py         a nanoGPT checkout, run as it is, to compare with
     program/tokens.py          python -m helpers tokens
-    program/gpt2.py            GPT-2's form: out of a Hugging Face folder, and into one (notebook 08)
     program/bench.py           python -m helpers bench
     program/pace.py            how fast is this machine, and what can it train in two minutes?
     program/setup.py           python -m helpers setup | lab | test: .venv, and what runs in it

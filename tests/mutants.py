@@ -791,7 +791,11 @@ def run_pytest(folder, asked, output):
     with open(output, "wb") as file:
         for stream in (1, 2):
             os.dup2(file.fileno(), stream)
-    sys.exit(int(pytest.main(["-x", "-q", "-rfE", "-p", "no:cacheprovider", "--tb=no", *asked])))
+    sys.exit(
+        int(
+            pytest.main(["-x", "-q", "-rfE", "-p", "no:cacheprovider", "--tb=no", "-m", "not faults", *asked])
+        )
+    )
 
 
 if __name__ == "__main__":

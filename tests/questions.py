@@ -157,7 +157,7 @@ ANSWERS = {
         "come out at its claim?": "Nearly: it is 0.02 higher",
     },
     "08_tokens_and_gpt2": {
-        "until \" the\" is one piece?": "A space and a t",
+        'until " the" is one piece?': "A space and a t",
         "How many pieces will these two take?": "14 bytes, 11 pieces",
         "is the row of ids longer or shorter?": "It is longer: a rare pair takes a letter",
         "are all 300 merges equal?": "merges are equal; of all 300",
@@ -166,7 +166,7 @@ ANSWERS = {
         "do pieces get 16 times as long?": "Not even twice",
         "cut after 1,000 merges?": "fisher, lad, hood and Errand",
         "for each character: which is better?": "The first, by more than half a bit",
-        "How many of its pieces are rare?": "Most. They are learned by heart",
+        "How many of its pieces are rare?": "Most. They fit the training text",
         "in what the models write?": "Characters make words that do not exist",
         "hold more than half of all parameters?": "In those of 8,192 pieces",
         "will the character model find cheap?": "Mostly the last ones: once a word has begun",
@@ -174,6 +174,6 @@ ANSWERS = {
         "does an untied final layer add?": "A second table: 38,597,376",
         "in the size of the stream after the last block?": "In the loss, only the large table",
         "would loading not notice if we forgot to turn it?": "`attn.c_proj`, is square",
-        "knows nothing of this course can open it?": "its shape, its weights, its tokenizer",
+        "knows nothing of this course can open it?": "shape, weights and tokenizer",
     },
 }

@@ -545,8 +545,13 @@ def test_only_the_named_rows_are_run(tmp_path):
     rows = "generation", "encoding", "byte-pairs", "byte-pairs"  # each once, in the order of the table
     assert tuple(row["row"] for row in joined["rows"]) == rows
     assert joined["rows"][1] == record["rows"][0] and joined["seconds"] > record["seconds"]
-    other = record | {"machine": record["machine"] | {"name": "another"}}
-    assert bench.with_earlier_rows(record, other | {"rows": joined["rows"]}) == record
+    for change in (
+        {"machine": record["machine"] | {"name": "another"}}, {"torch": "0"},
+        {"sizes": record["sizes"] | {"steps": 1}},
+    ):  # fmt: skip
+        assert bench.with_earlier_rows(record, joined | change) == record
+    gone = joined | {"rows": [joined["rows"][0] | {"row": "gone"}]}
+    assert bench.with_earlier_rows(record, gone)["rows"] == record["rows"]
 
 
 def test_tiny_shakespeare_is_used_where_a_copy_is(monkeypatch, tmp_path):

@@ -1,6 +1,6 @@
 """The course in a real browser: JupyterLab as `make lab` starts it, driven through Chromium by playwright.
 
-In `make test` a short form of two notebooks opens, and their first slider moves its picture. In
+In `make test-faults` a short form of two notebooks opens, and their first slider moves its picture. In
 `make test-long` all of them do, every notebook runs to its end, every panel is used, and every exercise is
 solved by copying its solution: `pytest -m faults tests/test_browser.py -s` prints how fast the panels answer.
 COURSE_BROWSER=required fails where no Chromium is found, instead of skipping.
@@ -318,7 +318,7 @@ def use(page, panel):
 
 
 PANEL = ".jp-OutputArea-output .widget-vbox:has(> img.widget-image)"
-# Two pages in what continuous integration runs, all of them in the long tests.
+# Two pages in make test-faults, all of them in make test-long.
 SOME, ALL = pytest.mark.slow, pytest.mark.faults
 MARKS = {path: SOME if path.stem[:2] in ("02", "06") else ALL for path in NOTEBOOKS}
 every_notebook = pytest.mark.parametrize(

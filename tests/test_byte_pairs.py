@@ -1,5 +1,6 @@
 """Byte pairs beside Hugging Face's tokenizers, the oracle: the same pieces, in order, and the same cuts."""
 
+import ast
 import re
 import unicodedata
 
@@ -7,9 +8,10 @@ import pytest
 import regex
 from hypothesis import given
 from hypothesis import strategies as st
+from test_page_08 import value_of
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 
-from helpers.program.gpt2 import BYTE_LETTERS, GPT2_WORDS, LIBRARY_WORDS, byte_letters
+from helpers.program.gpt2 import BYTE_LETTERS, LIBRARY_WORDS, byte_letters
 from helpers.tokenizer import BytePairTokenizer, PairCounts
 
 OTHERS = """Съешь ещё этих мягких французских булок, да выпей чаю. Съешь ещё! Ещё чаю, ещё булок.
@@ -114,11 +116,12 @@ ASSIGNED = [chr(i) for i in range(0x30000) if unicodedata.category(chr(i)) not i
 IN_CONTEXT = "".join(f"a{c}1 {c}'s{c}{c}  {c}\n" for c in [*ASSIGNED[:3000], *ASSIGNED[3000::50]])
 
 
-def test_the_splitting_pattern_of_gpt2_is_the_librarys():
+def test_the_splitting_pattern_of_gpt2_on_page_08_is_the_librarys():
+    pattern = ast.literal_eval(value_of("GPT2_WORDS").removeprefix("regex.compile(")[:-1])
     level = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=True)
     for text in (OTHERS, RUNS, "we'll say it's 12 o'clock ", IN_CONTEXT):
         theirs = [text[a:b] for _, (a, b) in level.pre_tokenize_str(text)]
-        assert regex.findall(GPT2_WORDS, text) == theirs and "".join(theirs) == text
+        assert regex.findall(pattern, text) == theirs and "".join(theirs) == text
 
 
 def test_the_words_of_the_course_in_the_librarys_language():

@@ -4,10 +4,12 @@ Nothing touches the network: every folder is one that save_pretrained or the cou
 """
 
 import json
+from pathlib import Path
 
 import pytest
 import torch
 from conftest import randomise
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM, AutoTokenizer, GPT2Config, GPT2LMHeadModel
 from transformers.utils import logging
@@ -15,7 +17,8 @@ from transformers.utils import logging
 from helpers.checkpoint import load_checkpoint, save_checkpoint
 from helpers.generate import generate, stream_text
 from helpers.model import GPT, GPTConfig, count_parameters
-from helpers.program.gpt2 import BYTE_LETTERS, export_gpt2, from_gpt2, gpt2_config, load_gpt2
+from helpers.program import gpt2
+from helpers.program.gpt2 import export_gpt2, from_gpt2, gpt2_config, load_gpt2
 from helpers.tokenizer import BytePairTokenizer, CharTokenizer
 
 logging.set_verbosity_error()
@@ -129,6 +132,9 @@ def test_loading_leaves_the_random_state_alone():
         dict(add_cross_attention=True),
         dict(model_type="llama"),
         dict(attn_pdrop=0.2),
+        dict(activation_function=["gelu"]),
+        dict(attn_pdrop=[]),
+        dict(n_inner="wide"),
     ],
     ids=lambda change: next(iter(change)),
 )
@@ -150,8 +156,8 @@ def test_weights_and_config_that_do_not_fit_are_refused():
         ("larger model than the weights", dict(vocab_size=10**12), ""),
         ("not those of the config", dict(n_layer=1), ""),
         ("not those of the config", dict(n_positions=15), ""),
-        ("not those of the config|larger model", {}, "transformer.wte.weight"),
-        ("not those of the config|larger model", {}, "transformer.h.1.ln_1.bias"),
+        ("larger model than the weights", {}, "transformer.wte.weight"),
+        ("larger model than the weights", {}, "transformer.h.1.ln_1.bias"),
         ("n_head=3 heads", dict(n_head=3), ""),
         ("no 'n_layer'", dict(n_layer=None), ""),
     ):
@@ -161,7 +167,27 @@ def test_weights_and_config_that_do_not_fit_are_refused():
         assert "\n" not in str(caught.value)
 
 
-@pytest.mark.parametrize("damage", ["nothing there", "no weights", "half", "no JSON", "a list"])
+def test_a_final_layer_of_its_own_is_not_thrown_away():
+    theirs = their_gpt2(tie_word_embeddings=False)
+    config = theirs.config.to_dict() | dict(tie_word_embeddings=True)
+    with pytest.raises(ValueError, match="final layer is not the table of tokens"):
+        from_gpt2(theirs.state_dict(), config)
+
+
+def test_weights_of_another_kind_are_refused_and_of_half_as_many_bits_are_read():
+    theirs = their_gpt2()
+    weights, config = theirs.state_dict(), theirs.config.to_dict()
+    name = "transformer.wte.weight"
+    for other in (weights[name].view(torch.int32), weights[name][None]):
+        with pytest.raises(ValueError, match=f"The weights hold {name}"):
+            from_gpt2(weights | {name: other}, config)
+    half = from_gpt2({name: w.half() for name, w in weights.items()}, config)
+    assert {p.dtype for p in half.parameters()} == {torch.float32}
+    with pytest.raises(ValueError, match="is of another kind"):
+        from_gpt2(theirs, config)
+
+
+@pytest.mark.parametrize("damage", ["nothing there", "no weights", "half", "no JSON", "a list", "deep"])
 def test_a_folder_that_is_none_is_refused(tmp_path, damage):
     folder = tmp_path / "gpt2"
     if damage != "nothing there":
@@ -172,7 +198,7 @@ def test_a_folder_that_is_none_is_refused(tmp_path, damage):
     elif damage == "half":
         file.write_bytes(file.read_bytes()[:1000])
     elif damage != "nothing there":
-        (folder / "config.json").write_text("[]" if damage == "a list" else "{")
+        (folder / "config.json").write_text({"a list": "[]", "deep": "[" * 100_000}.get(damage, "{"))
     with pytest.raises(
         ValueError, match=r"cannot be read \(.*\): give a folder|is of another kind"
     ) as caught:
@@ -183,18 +209,9 @@ def test_a_folder_that_is_none_is_refused(tmp_path, damage):
 # ---------------------------------------------------------------- to GPT-2
 
 
-@pytest.fixture(scope="module")
-def plays():
-    from helpers.data import load_corpus
-
-    return load_corpus("plays").text[:20_000]
-
-
 @pytest.mark.parametrize("name", OURS)
-def test_a_model_of_the_course_opens_in_transformers(name, tmp_path, plays):
-    ours, tokenizer = our_gpt(**OURS[name]), CharTokenizer.from_text(plays)
-    if tokenizer.vocab_size > 65:
-        raise AssertionError("the plays have 65 characters")
+def test_a_model_of_the_course_opens_in_transformers(name, tmp_path, text):
+    ours, tokenizer = our_gpt(**OURS[name]), CharTokenizer.from_text(text)
     export_gpt2(tmp_path / "out", ours, tokenizer)
     theirs = AutoModelForCausalLM.from_pretrained(tmp_path / "out").eval()
     assert type(theirs) is GPT2LMHeadModel
@@ -205,17 +222,17 @@ def test_a_model_of_the_course_opens_in_transformers(name, tmp_path, plays):
     assert_same(again, theirs)
 
 
-def test_a_released_form_comes_back_as_it_was(tmp_path, plays):
+def test_a_released_form_comes_back_as_it_was(tmp_path, text):
     theirs = their_gpt2(vocab_size=70)
     export_gpt2(
-        tmp_path, from_gpt2(theirs.state_dict(), theirs.config.to_dict()), CharTokenizer.from_text(plays)
+        tmp_path, from_gpt2(theirs.state_dict(), theirs.config.to_dict()), CharTokenizer.from_text(text)
     )
     again = AutoModelForCausalLM.from_pretrained(tmp_path).state_dict()
     assert all(torch.equal(w, again[name]) for name, w in theirs.state_dict().items())
 
 
-def test_a_checkpoint_of_the_course_writes_the_same_text(tmp_path, plays):
-    for kind in (CharTokenizer.from_text(plays), BytePairTokenizer.train(plays, 300)):
+def test_a_checkpoint_of_the_course_writes_the_same_text(tmp_path, text):
+    for kind in (CharTokenizer.from_text(text), BytePairTokenizer.train(text, 300)):
         save_checkpoint(tmp_path / "my_gpt.safetensors", our_gpt(vocab_size=kind.vocab_size), kind)
         model, tokenizer, _ = load_checkpoint(tmp_path / "my_gpt.safetensors")
         export_gpt2(tmp_path / "out", model, tokenizer)
@@ -229,11 +246,11 @@ def test_a_checkpoint_of_the_course_writes_the_same_text(tmp_path, plays):
 
 
 @pytest.mark.parametrize("kind", ["characters", "byte pairs"])
-def test_the_tokenizer_reads_alike(tmp_path, plays, kind):
-    ours = CharTokenizer.from_text(plays) if kind == "characters" else BytePairTokenizer.train(plays, 500)
+def test_the_tokenizer_reads_alike(tmp_path, text, kind):
+    ours = CharTokenizer.from_text(text) if kind == "characters" else BytePairTokenizer.train(text, 500)
     export_gpt2(tmp_path, our_gpt(vocab_size=ours.vocab_size), ours)
     theirs = AutoTokenizer.from_pretrained(tmp_path)
-    texts = [plays[:3000], " two  spaces ", "\n\n", "it's n't , . !"]
+    texts = [text[:3000], " two  spaces ", "\n\n", "it's n't , . !"]
     texts += ["наука ещё 猫 🙂 x\x1cy"] if kind == "byte pairs" else []
     for text in texts:
         ids = ours.encode(text).tolist()
@@ -244,8 +261,8 @@ def test_the_tokenizer_reads_alike(tmp_path, plays, kind):
             theirs("猫")
 
 
-def test_what_gpt2_does_not_have_is_refused_and_nothing_is_written(tmp_path, plays):
-    chars = CharTokenizer.from_text(plays)
+def test_what_gpt2_does_not_have_is_refused_and_nothing_is_written(tmp_path, text):
+    chars = CharTokenizer.from_text(text)
     with_bias = our_gpt(head_bias=True)
     for message, model, tokenizer in (
         ("final layer has no bias", with_bias, chars),
@@ -266,14 +283,26 @@ def test_what_gpt2_does_not_have_is_refused_and_nothing_is_written(tmp_path, pla
     assert_same(with_bias, AutoModelForCausalLM.from_pretrained(tmp_path / "out").eval())
 
 
-def test_a_disk_that_fills_up_leaves_no_folder_that_opens(tmp_path, plays, monkeypatch):
-    chars = CharTokenizer.from_text(plays)
+@pytest.mark.parametrize("written", range(4))
+@pytest.mark.parametrize("error", [OSError(28, "No space left on device"), SafetensorError("I/O error")])
+def test_a_disk_that_fills_up_leaves_no_model_that_opens(tmp_path, text, monkeypatch, written, error):
+    chars = CharTokenizer.from_text(text)
     export_gpt2(tmp_path, our_gpt(), chars)
+    room = iter(range(written))
 
-    def full(*args, **kwargs):
-        raise OSError(28, "No space left on device")
+    def until_it_is_full(write):
+        def full(*args, **kwargs):
+            if next(room, None) is None:
+                raise error
+            return write(*args, **kwargs)
 
-    monkeypatch.setattr("helpers.program.gpt2.save_file", full)
+        return full
+
+    monkeypatch.setattr(gpt2, "save_file", until_it_is_full(gpt2.save_file))
+    if isinstance(error, OSError):
+        monkeypatch.setattr(Path, "write_bytes", until_it_is_full(Path.write_bytes))
+    elif written:
+        return  # that library writes one file alone
     with pytest.raises(ValueError, match="cannot be written"):
         export_gpt2(tmp_path, our_gpt(), chars)
     with pytest.raises(ValueError, match="cannot be read"):
@@ -281,8 +310,28 @@ def test_a_disk_that_fills_up_leaves_no_folder_that_opens(tmp_path, plays, monke
     assert not list(tmp_path.glob("*.partial"))
 
 
-def test_what_is_written_is_plain_json(tmp_path, plays):
-    export_gpt2(tmp_path, our_gpt(), CharTokenizer.from_text(plays))
+def test_what_stands_in_the_way_is_a_sentence(tmp_path, text):
+    chars, other = CharTokenizer.from_text(text), tmp_path / "full" / "generation_config.json"
+    (tmp_path / "file").touch()
+    (tmp_path / "odd" / "config.json").mkdir(parents=True)
+    other.parent.mkdir()
+    other.touch()
+    for name, says in (
+        ("file", "cannot be written"),
+        ("odd", "cannot be written"),
+        ("full", "holds generation_"),
+    ):
+        with pytest.raises(ValueError, match=says) as caught:
+            export_gpt2(tmp_path / name, our_gpt(), chars)
+        assert "\n" not in str(caught.value)
+    assert list((tmp_path / "full").iterdir()) == [other]
+    with pytest.raises(ValueError, match="is of another kind"):
+        export_gpt2(tmp_path / "new", our_gpt(), "abc")
+
+
+def test_what_is_written_is_plain_json(tmp_path, text):
+    export_gpt2(tmp_path, our_gpt(), CharTokenizer.from_text(text))
     config = json.loads((tmp_path / "config.json").read_text(encoding="utf-8"))
     assert config["n_positions"] == 16 and config["tie_word_embeddings"] is False
-    assert len(BYTE_LETTERS) == 256 and BYTE_LETTERS[32] == "Ġ"
+    about = json.loads((tmp_path / "tokenizer_config.json").read_text(encoding="utf-8"))
+    assert about["model_input_names"] == ["input_ids", "attention_mask"], "GPT-2 would add types of tokens"

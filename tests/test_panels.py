@@ -212,10 +212,11 @@ def a_square():
 
 TOKENIZER = CharTokenizer("\n abcdefg")
 ROWS = [
-    dict(name=name, budget=budget, vocab_size=V, seeds=[dict(bits_per_character=b) for b in (2.2, 2.4)])
-    for name, budget, V in (
-        ("characters", "equal compute", 65), ("512 pieces", "equal compute", 512),
-        ("512 pieces", "equal parameters", 512),
+    dict(name=name, budget=budget, vocab_size=V, seeds=[dict(bits_per_character=b) for b in bits])
+    for name, budget, V, bits in (
+        ("characters", "equal compute", 65, (2.5, 2.6, 2.7)),
+        ("512 pieces", "equal compute", 512, (2.2, 2.3, 2.7)),
+        ("512 pieces", "equal parameters", 512, (2.1, 2.2, 2.6)),
     )
 ]  # fmt: skip
 EVALS = [dict(step=0, train=2.5, val=2.6, seconds=0), dict(step=50, train=1.9, val=2.1, seconds=1)]
@@ -550,6 +551,8 @@ def test_pieces_are_drawn_in_their_order_and_parts_of_characters_as_numbers():
     assert notebook_08.draw_merges(0, "ab ab é", pairs).axes[0].get_title("left").endswith("in 8 pieces")
     boxes = [(box.get_x(), box.get_y(), box.get_width()) for box in ax.patches]
     assert boxes == [(0, 0, 2), (2, 0, 3), (5, 0, 1), (6, 0, 2), (8, 0, 2)]
+    with pytest.raises(ValueError, match="merges=3 must be a whole number from 0 to 2"):
+        notebook_08.draw_merges(3, "ab", pairs)
     long = notebook_08.draw_merges(0, "a" * 160, pairs).axes[0]
     assert {box.get_y() for box in long.patches} == {0, 1, 2} and len(long.patches) == 160
 
@@ -558,15 +561,22 @@ def test_pieces_are_drawn_in_their_order_and_parts_of_characters_as_numbers():
 def test_a_text_that_is_too_long_is_refused(text):
     with pytest.raises(ValueError, match="give 1 to 160 of them"):
         notebook_08.draw_costs(text, {"one": (a_model(), TOKENIZER)})
-    with pytest.raises(ValueError, match="merges=3 must be a whole number from 0 to 1"):
-        notebook_08.draw_merges(3, "ab", BytePairTokenizer([(97, 98)]))
 
 
 def test_the_spread_is_that_of_the_seeds():
     ax = notebook_08.plot_bits([*ROWS, ROWS[1] | dict(vocab_size=99, seeds=ROWS[1]["seeds"][:1])]).axes[0]
     assert ax.get_title("left") == "Fewest bits per character, 2.20: 512 pieces, equal compute"
-    ends = [bar.get_segments()[1] for bar in ax.collections]  # of the second point of each line
-    assert [segment[:, 1].tolist() for segment in ends] == [pytest.approx([2.2, 2.4])] * 2
+    ends = [bar.get_segments()[1][:, 1].tolist() for bar in ax.collections]  # of each line's second point
+    assert ends == [pytest.approx([2.2, 2.7]), pytest.approx([2.1, 2.6])]
+    live = notebook_08.plot_bits(ROWS, {512: 2.5}).axes[0].lines[-1]
+    assert (live.get_xdata().tolist(), live.get_ydata().tolist()) == ([512], [2.5])
+
+
+def test_a_piece_is_as_dark_as_it_is_dear(monkeypatch):
+    monkeypatch.setattr(notebook_08, "bits_of", lambda *args: torch.tensor([0.0, 8.0, 17.0, 30.0]))
+    ax = notebook_08.draw_costs("abcd", {"one": (a_model(), TOKENIZER)}).axes[0]
+    light = [sum(box.get_facecolor()[:3]) for box in ax.patches]
+    assert light[0] > light[1] > light[2] == light[3]
 
 
 def test_a_passage_has_a_line_break_in_its_middle_if_there_is_one():

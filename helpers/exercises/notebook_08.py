@@ -6,6 +6,7 @@ from itertools import pairwise
 import torch
 
 from helpers.exercises.exercise import Exercise, causal_scores, integer, integers, normal
+from helpers.program.gpt2 import BYTE_LETTERS
 
 EXERCISES = {}
 
@@ -20,8 +21,7 @@ def byte_ids(raw):
     return ids
 
 
-_VISIBLE = [*range(33, 127), *range(161, 173), *range(174, 256)]
-_ORDER = torch.tensor(_VISIBLE + [byte for byte in range(256) if byte not in _VISIBLE])
+_ORDER = torch.tensor(list(BYTE_LETTERS))  # the byte of each id
 
 
 EXERCISES["byte_ids"] = Exercise(
@@ -121,10 +121,9 @@ def _head_first(x, w, b, n_head, h):
     return gpt2_head(x, w[:, columns], b[columns], n_head, h)
 
 
-def _head_of(x, w, b, n_head, h, scale=None):
+def _head_of(x, w, b, n_head, h, scale):
     """One head without a loop, with another scale."""
     q, k, v = ((part.unflatten(-1, (n_head, -1))[..., h, :]) for part in (x @ w + b).chunk(3, -1))
-    scale = q.shape[-1] ** 0.5 if scale is None else scale
     return causal_scores(q * q.shape[-1] ** 0.5 / scale, k).softmax(-1) @ v
 
 

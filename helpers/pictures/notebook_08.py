@@ -28,7 +28,7 @@ def pieces_of(tokenizer, text):
     ids = tokenizer.encode(text).tolist()
     if isinstance(tokenizer, BytePairTokenizer):
         return [tokenizer.pieces[i] for i in ids]
-    return [tokenizer.chars[i].encode() for i in ids]
+    return [tokenizer.chars[i].encode("utf-8", "surrogatepass") for i in ids]
 
 
 def check_text_fits(text):
@@ -104,12 +104,12 @@ def draw_costs(text, models, start="\n"):
     lines = lines_for(rows)
     size = WIDTH, 0.7 + len(models) * (0.3 + 0.28 * lines)
     fig, axes = plt.subplots(len(models), 1, figsize=size, squeeze=False)
-    colours, norm = plt.get_cmap("Reds"), plt.Normalize(0, 16)
+    colours = plt.get_cmap("Reds")
     totals = {}
     for ax, pieces, (name, (model, tokenizer)) in zip(axes[:, 0], rows, models.items()):
         bits = bits_of(model, tokenizer, text, start)
         totals[name] = bits.sum().item()
-        draw_cut(ax, pieces, [colours(0.75 * norm(b)) for b in bits.tolist()], lines)
+        draw_cut(ax, pieces, [colours(0.75 * min(b / 16, 1)) for b in bits.tolist()], lines)
         ax.set_title(f"{name}: {len(bits)} tokens, {totals[name]:.0f} bits", fontsize=9)
     axes[-1, 0].set_xlabel("the darker a piece, the more bits: white 0, darkest 16 and more")
     best = min(totals, key=totals.get)

@@ -1,7 +1,7 @@
 """The benchmark: the course's programs beside a plain baseline, on one machine, in one run.
 
 python -m helpers bench                   the table, and data/runs/bench-cpu.json
-python -m helpers bench --only encoding   some rows
+python -m helpers bench --only encoding   some rows; the others stay as they were recorded
 python -m helpers bench --nanogpt DIR     with a nanoGPT checkout in place of its restated recipe
 
 The plain baseline stands in plain.py, what runs a nanoGPT checkout in nanogpt.py.
@@ -480,8 +480,11 @@ def encoding(bench):
 
 def byte_pairs(bench):
     """Characters/s of learning byte pairs and of encoding by them, against Hugging Face."""
-    from tokenizers import Regex, Tokenizer, models, pre_tokenizers, trainers  # no other row needs it
-
+    try:
+        from tokenizers import Regex, Tokenizer, models, pre_tokenizers, trainers  # of this row alone
+    except ImportError:
+        print("byte-pairs: left out, it needs the package tokenizers.", file=sys.stderr)
+        return
     text, size = bench.corpus.text, bench.sizes["pieces"]
     ours = BytePairTokenizer.train(text, size)
     theirs = Tokenizer.from_str(json.dumps(tokenizer_json(ours)))
@@ -500,8 +503,16 @@ def byte_pairs(bench):
 
     library = "plain: tokenizers of Hugging Face, written in Rust; course: Python"
     for what, *forms in (
-        (f"learning {size:,} byte pairs", learn, lambda: BytePairTokenizer.train(text, size)),
-        (f"encoding by {size:,} byte pairs", lambda: theirs.encode(text), lambda: ours.encode(text)),
+        (
+            f"learning {size:,} byte pairs, Hugging Face's tokenizers and ours",
+            learn,
+            lambda: BytePairTokenizer.train(text, size),
+        ),
+        (
+            f"encoding by {size:,} byte pairs, the same two",
+            lambda: theirs.encode(text),
+            lambda: ours.encode(text),
+        ),
     ):
         rates = (rate_of(form, len(text), bench.device) for form in forms)
         yield bench.row(what, "characters/s", *rates, f"{len(text):,} characters; {library}")
@@ -690,7 +701,7 @@ def run(names, device, quick=False, checkout=None):
     record = dict(
         corpus=bench.corpus.name, device=device.type, hardware=hardware(device), machine=bench.machine,
         torch=torch.__version__, numpy=np.__version__, python=platform.python_version(), quick=quick,
-        nanogpt=checkout is not None, sizes=bench.sizes, seconds=0.0, rows=[],
+        sizes=bench.sizes, seconds=0.0, rows=[],
     )  # fmt: skip
     print(f"{caption_of(record)}\n\n{HEADINGS}", flush=True)
     targets = TARGETS if device.type == "cpu" and not quick else {}  # they were set for the real sizes
@@ -708,18 +719,26 @@ def run(names, device, quick=False, checkout=None):
 
 
 def with_earlier_rows(record, earlier):
-    """A record of some rows, and before them those of an earlier record on the same machine, in their order.
+    """A record of some rows, joined with an earlier one of the same machine, in the order of ROWS.
 
     Each row compares two programs that ran in turn, so it may stand beside rows of another hour.
     """
-    same = all(record[key] == earlier[key] for key in ("corpus", "hardware", "torch", "quick"))
-    if not same or record["machine"]["name"] != earlier["machine"]["name"]:
+    record = json.loads(json.dumps(record))  # as a file has it
+    same = ("corpus", "hardware", "torch", "numpy", "python", "quick")
+    if any(record[key] != earlier.get(key) for key in same):
+        return record
+    if record["machine"]["name"] != earlier["machine"]["name"] or not fits(earlier["sizes"], record["sizes"]):
         return record
     names = {row["row"] for row in record["rows"]}
-    rows = [row for row in earlier["rows"] if row["row"] not in names] + record["rows"]
+    kept = [row for row in earlier["rows"] if row["row"] in ROWS.keys() - names]
+    rows = sorted(kept + record["rows"], key=lambda row: list(ROWS).index(row["row"]))
     seconds = round(earlier["seconds"] + record["seconds"], 1)
-    rows.sort(key=lambda row: list(ROWS).index(row["row"]))
-    return earlier | {"sizes": record["sizes"], "rows": rows, "seconds": seconds}
+    return record | {"machine": earlier["machine"], "rows": rows, "seconds": seconds}
+
+
+def fits(part, whole):
+    """Does everything in the dict `part` stand in the dict `whole` as well?"""
+    return all(whole.get(key) == value for key, value in part.items())
 
 
 def main(arguments=None):
@@ -741,10 +760,9 @@ def main(arguments=None):
             check_checkout(args.nanogpt)
         args.out.mkdir(parents=True, exist_ok=True)  # a folder that cannot be made is noticed now
         path = args.out / f"bench-{device.type}.json"
+        earlier = json.loads(path.read_text(encoding="utf-8")) if args.only and path.exists() else None
         record = run(args.only or list(ROWS), device, args.quick, args.nanogpt)
-        if args.only and path.exists():
-            record = with_earlier_rows(record, json.loads(path.read_text(encoding="utf-8")))
-        write_record(path, record)
+        write_record(path, with_earlier_rows(record, earlier) if earlier else record)
     except (ValueError, FloatingPointError, OSError) as error:
         raise SystemExit(str(error)) from None
     except KeyboardInterrupt:

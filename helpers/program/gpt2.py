@@ -12,9 +12,9 @@ from safetensors.torch import load_file, save_file
 
 from helpers.checkpoint import plain
 from helpers.checks import check_kind, shown
-from helpers.files import whole_file, write_whole
+from helpers.files import cannot_be_written, whole_file, write_whole
 from helpers.model import GPT, GPTConfig, numbers_of
-from helpers.tokenizer import CharTokenizer
+from helpers.tokenizer import BytePairTokenizer, CharTokenizer
 
 # Their names, in the order in which they are replaced, and ours.
 NAMES = {
@@ -24,6 +24,7 @@ NAMES = {
 }  # fmt: skip
 LAYERS = "qkv.weight", "proj.weight", "widen.weight", "narrow.weight"  # they keep these as (in, out)
 ACTIVATIONS = {"gelu_new": "gelu_tanh", "gelu_pytorch_tanh": "gelu_tanh", "gelu": "gelu", "relu": "relu"}
+FILES = "model.safetensors", "tokenizer.json", "tokenizer_config.json", "config.json"  # of a folder
 # What GPT-2's config.json may say otherwise, and the course's GPT cannot do. None: no such line.
 FIXED = {
     "model_type": (None, "gpt2"), "layer_norm_epsilon": (None, 1e-5), "scale_attn_weights": (None, True),
@@ -43,8 +44,8 @@ def load_gpt2(folder):
     try:
         config = json.loads((Path(folder) / "config.json").read_text(encoding="utf-8"))
         weights = load_file(Path(folder) / "model.safetensors")
-    except (OSError, ValueError, SafetensorError) as error:
-        reason = str(error).splitlines()[0]
+    except (OSError, ValueError, RecursionError, SafetensorError) as error:
+        reason = " ".join(str(error).split()) or type(error).__name__
         raise ValueError(
             f"{folder} cannot be read ({reason}): give a folder with config.json and model.safetensors."
         ) from None
@@ -54,15 +55,19 @@ def load_gpt2(folder):
 def from_gpt2(weights, config):
     """The course's GPT, in evaluation mode, that computes what a GPT2LMHeadModel does.
 
-    weights: its state dict, or that of the GPT2Model inside; config: a dict, as config.json has it.
+    weights: its state dict, or that of the GPT2Model inside; config: a dict, as config.json has it. Raises
+    ValueError if they do not fit, or ask for more than the course's GPT can do.
     """
+    check_kind("weights", weights, dict, "a state dict")
     ours = gpt2_config(config)
     weights = gpt2_weights(weights)
-    if ours.tie_weights and "token_embedding.weight" in weights:
-        weights["lm_head.weight"] = weights["token_embedding.weight"]
     # Before anything is built: a made-up config could ask for a model of any size.
-    if numbers_of(ours) > sum(w.numel() for w in weights.values()):
+    held = sum(w.numel() for name, w in weights.items() if not ours.tie_weights or name != "lm_head.weight")
+    if numbers_of(ours) > held:
         raise ValueError("The config is of a larger model than the weights: take both from one folder.")
+    if ours.tie_weights and (table := weights.get("token_embedding.weight")) is not None:
+        if not torch.equal(weights.setdefault("lm_head.weight", table), table):
+            raise ValueError("The final layer is not the table of tokens: the config must not tie them.")
     with torch.random.fork_rng(devices=[]):  # the initialisation is overwritten: leave no trace
         model = GPT(ours)
     try:
@@ -77,14 +82,24 @@ def from_gpt2(weights, config):
 
 def gpt2_weights(weights):
     """GPT-2's state dict under the names of helpers.model.GPT, its layers as (out, in), all in float32."""
-    renamed = {}
+    ours = {}
     for name, tensor in weights.items():
         if name.endswith((".attn.bias", ".attn.masked_bias")):
             continue  # the mask, which older files hold as well
-        for theirs, ours in NAMES.items():
-            name = name.replace(theirs, ours)
-        renamed[name] = (tensor.T if name.endswith(LAYERS) else tensor).float()
-    return renamed
+        if tensor.dim() > 2 or not tensor.is_floating_point():
+            raise ValueError(
+                f"The weights hold {name}, {tensor.dtype} {tuple(tensor.shape)}: none of GPT-2's."
+            )
+        name = renamed(name)
+        ours[name] = (tensor.T if name.endswith(LAYERS) else tensor).float()
+    return ours
+
+
+def renamed(name):
+    """The name that helpers.model.GPT gives to a parameter of GPT-2."""
+    for theirs, ours in NAMES.items():
+        name = name.replace(theirs, ours)
+    return name
 
 
 def gpt2_config(theirs):
@@ -93,23 +108,24 @@ def gpt2_config(theirs):
     for name, allowed in FIXED.items():
         if theirs.get(name) not in allowed:
             raise refused(name, theirs[name], shown(allowed[1]))
-    n_embd = theirs.get("n_embd")
-    if theirs.get("n_inner") not in (None, 4 * n_embd if isinstance(n_embd, int) else None):
-        raise refused("n_inner", theirs["n_inner"], "four times n_embd")
     activation = theirs.get("activation_function", "gelu_new")
-    if activation not in ACTIVATIONS:
+    if activation not in list(ACTIVATIONS):  # a list: what cannot be a key is no activation either
         raise refused("activation_function", activation, ", ".join(ACTIVATIONS))
-    rates = {theirs.get(name, 0.1) for name in DROPOUTS}
-    if len(rates) > 1:
-        raise refused("dropout", {name: theirs.get(name, 0.1) for name in DROPOUTS}, "one rate for all three")
+    rates = [theirs.get(name, 0.1) for name in DROPOUTS]
+    if rates != rates[:1] * 3:
+        raise refused("dropout", dict(zip(DROPOUTS, rates)), "one rate for all three")
     try:
-        return GPTConfig(
+        config = GPTConfig(
             vocab_size=theirs["vocab_size"], block_size=theirs["n_positions"], n_layer=theirs["n_layer"],
-            n_head=theirs["n_head"], n_embd=n_embd, dropout=rates.pop(), activation=ACTIVATIONS[activation],
-            qkv_bias=True, head_bias=False, tie_weights=theirs.get("tie_word_embeddings", True),
+            n_head=theirs["n_head"], n_embd=theirs["n_embd"], dropout=rates[0],
+            activation=ACTIVATIONS[activation], qkv_bias=True, head_bias=False,
+            tie_weights=theirs.get("tie_word_embeddings", True),
         )  # fmt: skip
     except KeyError as error:
         raise ValueError(f"The config has no {error}: give what config.json of a GPT-2 holds.") from None
+    if theirs.get("n_inner") not in (None, 4 * config.n_embd):
+        raise refused("n_inner", theirs["n_inner"], "four times n_embd")
+    return config
 
 
 def refused(name, value, allowed):
@@ -124,29 +140,39 @@ def export_gpt2(folder, model, tokenizer):
     """Write a GPT and its tokenizer as a folder that transformers opens; no code and no pickle in it.
 
     AutoModelForCausalLM.from_pretrained(folder) has the same logits, AutoTokenizer the same ids. Raises
-    ValueError for what GPT-2 does not have. config.json goes first and comes last: half a folder opens
-    nowhere.
+    ValueError for what GPT-2 does not have, and if the folder cannot be written or holds other files.
+    config.json goes first and comes last: no model opens from half a folder.
     """
     check_kind("folder", folder, str | Path, 'the path of a folder, such as "build/my_gpt2"')
     folder, model = Path(folder), plain(model)
     check_kind("model", model, GPT, "a GPT")
-    weights, config, tokens = (
-        weights_for_gpt2(model),
-        config_for_gpt2(model.config),
-        tokenizer_json(tokenizer),
-    )
+    check_kind("tokenizer", tokenizer, CharTokenizer | BytePairTokenizer, "a tokenizer of the course")
+    weights, tokens = weights_for_gpt2(model), tokenizer_json(tokenizer)
     if tokenizer.vocab_size > model.config.vocab_size:
         raise ValueError("The tokenizer has more ids than the model: give the one that it was trained with.")
-    (folder / "config.json").unlink(missing_ok=True)
+    try:
+        others = {path.name for path in folder.iterdir()} - set(FILES) if folder.exists() else ()
+        if others:
+            raise ValueError(
+                f"{folder} holds {min(others)}, which transformers may read: give an empty folder."
+            )
+        (folder / "config.json").unlink(missing_ok=True)
+    except OSError as error:
+        raise cannot_be_written(folder, error) from None
     with whole_file(folder / "model.safetensors") as partial:
         try:
             save_file(weights, partial, metadata={"format": "pt"})
         except SafetensorError as error:
             raise OSError(str(error)) from None
-    about = {"tokenizer_class": "PreTrainedTokenizerFast", "clean_up_tokenization_spaces": False}
+    about = {
+        "tokenizer_class": "PreTrainedTokenizerFast", "clean_up_tokenization_spaces": False,
+        "model_max_length": model.config.block_size,
+        # transformers 4 would add the types of tokens, to which GPT-2 gives rows of its table.
+        "model_input_names": ["input_ids", "attention_mask"],
+    }  # fmt: skip
     write_json(folder / "tokenizer.json", tokens)
-    write_json(folder / "tokenizer_config.json", about | {"model_max_length": model.config.block_size})
-    write_json(folder / "config.json", config)
+    write_json(folder / "tokenizer_config.json", about)
+    write_json(folder / "config.json", config_for_gpt2(model.config))
 
 
 def write_json(path, value):
@@ -161,10 +187,10 @@ def weights_for_gpt2(model):
     raises ValueError if the model has one that is not zero.
     """
     bias = model.lm_head.bias
-    if bias is not None and bias.abs().max() > 0:
+    if bias is not None and bias.any():
         raise ValueError("GPT-2's final layer has no bias: train with head_bias=False to export the model.")
     weights = {}
-    for name, tensor in plain_weights(model).items():
+    for name, tensor in with_all_biases(model).items():
         tensor = tensor.T if name.endswith(LAYERS) else tensor
         for theirs, ours in reversed(NAMES.items()):
             if ours:
@@ -176,7 +202,7 @@ def weights_for_gpt2(model):
     return weights
 
 
-def plain_weights(model):
+def with_all_biases(model):
     """The state dict of a GPT with zeros in place of the biases that it does not have, and no head bias."""
     weights = {name: w for name, w in model.state_dict().items() if name != "lm_head.bias"}
     for name, module in model.named_modules():
@@ -199,9 +225,6 @@ def config_for_gpt2(config):
 
 # ---------------------------------------------------------------- tokenizers
 
-# GPT-2's words: endings such as 's, then letters, digits or marks with the space before them, then spaces.
-# \p{L} is a letter of any script, \p{N} a digit; Python's re does not know them, the package regex does.
-GPT2_WORDS = r"'(?:[sdmt]|ll|ve|re)| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+"
 # BytePairTokenizer.WORDS for the library, which means less by \s and other things by \w.
 LIBRARY_WORDS = r" ?[\p{L}\p{N}_]+| ?[^\s\x1c-\x1f\p{L}\p{N}_]+|[\s\x1c-\x1f]+"
 

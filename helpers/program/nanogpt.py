@@ -16,6 +16,7 @@ from pathlib import Path
 
 import torch
 
+from helpers.program.gpt2 import renamed
 from helpers.train import evaluate
 
 NANOGPT_FILES = (
@@ -124,14 +125,4 @@ def nanogpt_seconds(times, evals, steps):
 
 def nanogpt_weights(weights):
     """nanoGPT's state dict under the names of helpers.model.GPT. Layouts agree: q, k, v one after another."""
-    names = {
-        "transformer.": "", "wte.": "token_embedding.", "wpe.": "position_embedding.", "h.": "blocks.",
-        "attn.c_attn": "attn.qkv", "attn.c_proj": "attn.proj",
-        "mlp.c_fc": "ffwd.widen", "mlp.c_proj": "ffwd.narrow",
-    }  # fmt: skip
-    renamed = {}
-    for name, tensor in weights.items():
-        for theirs, ours in names.items():
-            name = name.replace(theirs, ours)
-        renamed[name] = tensor
-    return renamed
+    return {renamed(name): tensor for name, tensor in weights.items()}

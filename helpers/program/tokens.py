@@ -40,12 +40,11 @@ def tokenizers_of(text, train_text, pieces=PIECES):
     return {"characters": CharTokenizer.from_text(text)} | cut
 
 
-def config_of(vocab_size, budget, characters, shape=None):
+def config_of(vocab_size, budget, characters, shape=SHAPE):
     """The GPTConfig for a vocabulary: with the body of the character model, or with as many parameters.
 
     characters: how many of them there are. Equal means nearest: the width is a multiple of the heads.
     """
-    shape = SHAPE if shape is None else shape
     like = GPTConfig(vocab_size=characters, **shape)
     if budget == "equal compute":
         return dataclasses.replace(like, vocab_size=vocab_size)
@@ -55,9 +54,9 @@ def config_of(vocab_size, budget, characters, shape=None):
     return min(narrower, key=lambda config: abs(sum(parameter_table(config).values()) - wanted))
 
 
-def steps_of(config, characters, steps=STEPS, shape=None):
+def steps_of(config, characters, steps=STEPS, shape=SHAPE):
     """The steps that take as many operations as `steps` of the character model."""
-    like = GPTConfig(vocab_size=characters, **(SHAPE if shape is None else shape))
+    like = GPTConfig(vocab_size=characters, **shape)
     return max(round(steps * flops_per_token(like) / flops_per_token(config)), 1)
 
 
@@ -81,7 +80,7 @@ def train_point(parts, tokenizer, config, steps, seed, device=None):
     }
 
 
-def measure(corpus, steps=STEPS, seeds=SEEDS, pieces=PIECES, shape=None, device=None):
+def measure(corpus, steps=STEPS, seeds=SEEDS, pieces=PIECES, shape=SHAPE, device=None):
     """The record for a corpus, a dict: its rows are the points of the picture, each with all its seeds."""
     parts = train_val_split(corpus.text)
     tokenizers = tokenizers_of(corpus.text, parts[0], pieces)
@@ -95,7 +94,7 @@ def measure(corpus, steps=STEPS, seeds=SEEDS, pieces=PIECES, shape=None, device=
                 model, point = train_point(parts, tokenizer, config, row["steps"], seed, device)
                 row["seeds"].append(point)
                 print(f"{name}, {budget}: {point}", flush=True)
-            row["sample"] = sample(model, tokenizer, seeds[-1])
+            row["sample"] = sample(model, tokenizer, parts[0], seeds[-1])
             rows.append(row)
     device, config = pick_device(device), TrainConfig(**PRESETS[PRESET].train)
     return {
@@ -117,11 +116,11 @@ def row_of(name, budget, tokenizer, parts, config, steps):
     }  # fmt: skip
 
 
-def sample(model, tokenizer, seed, length=200):
-    """About `length` characters that the model writes from a line break on: a str."""
-    generator = torch.Generator().manual_seed(seed)
-    text = "".join(stream_text(model, tokenizer, "\n", length, top_p=0.95, generator=generator))
-    return text[:length]
+def sample(model, tokenizer, text, seed, length=200):
+    """The first `length` characters that the model writes after a line break, if its text has any: a str."""
+    start, generator = "\n" if "\n" in text else text[0], torch.Generator().manual_seed(seed)
+    written = "".join(stream_text(model, tokenizer, start, length, top_p=0.95, generator=generator))
+    return written[:length]
 
 
 def main(arguments=None):
