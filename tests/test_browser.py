@@ -71,10 +71,10 @@ STAND_INS = {
         from helpers.pictures.notebook_08 import draw_costs, draw_merges
         from helpers.pictures.panel import int_slider, panel, text_field
         from helpers.program.tokens import tokenizers_of
-        tokenizers = tokenizers_of(corpus.text[:50_000], train_text[:50_000], (300, 400, 8192))
+        all_tokenizers = tokenizers_of(corpus.text[:50_000], train_text[:50_000], (300, 400, 8192))
         passage, start = "the sea is calm", "\\n"
-        most = len(tokenizers["8,192 pieces"].merges)
-        four = {k: (GPT(GPTConfig(t.vocab_size, n_layer=1)), t) for k, t in tokenizers.items()}""",
+        most = len(all_tokenizers["8,192 pieces"].merges)
+        four = {k: (GPT(GPTConfig(t.vocab_size, n_layer=1)), t) for k, t in all_tokenizers.items()}""",
 }
 
 

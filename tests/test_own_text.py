@@ -48,7 +48,8 @@ def test_a_page_runs_on_a_text_of_7000_characters(path, tmp_path):
     outputs = [o for cell in nbformat.read(run, 4).cells for o in cell.get("outputs", ())]
     streams = [o.text for o in outputs if o.output_type == "stream"]
     assert [o.text for o in outputs if o.get("name") == "stderr"] == [], "such as letters without a font"
-    assert max(text.count("\n") for text in streams) <= 60, "tables show the commonest characters"
-    if path.stem[:2] in ("03", "04", "05", "06", "07"):
+    lines = max(text.count("\n") for text in streams)  # of what is written, some dozens: its lines are short
+    assert lines <= 200, "tables show the commonest characters"
+    if path.stem[:2] in ("03", "04", "05", "06", "07", "08"):
         slow = r"different characters .*(minutes|an hour)"
         assert any(re.search(slow, text) for text in streams[:2]), "what takes minutes says so"
