@@ -361,7 +361,8 @@ def test_every_control_of_every_panel_changes_the_picture(lab, open_notebook, pa
         for label, took in use(page, panel).items():
             print(f"notebook {path.stem[:2]}, panel {i}, {label}: {f'{took:.0f} ms' if took else 'refused'}")
         assert panel.get_by_text("Not possible").count() == 0
-        move_by_keyboard(page, panel)
+        if panel.locator(".noUi-handle").count():
+            move_by_keyboard(page, panel)
         if panel.locator("pre").count():
             watch_the_text_grow(page, panel)
     for width in (700, 1400):
