@@ -696,8 +696,77 @@ PRESETS = [
     ),
 ]  # fmt: skip
 
+PAGE_08 = [
+    Mutant(
+        "a count that is out of date wins a merge",
+        "tokenizer.py", "if -times == self.count[pair]:", "if times:",
+        "test_tokenizer.py::test_merges_are_learned_and_applied_greedily",
+    ),
+    Mutant(
+        "a pair that a merge made rarer is lost",
+        "tokenizer.py",
+        "            changed.update(pairwise(self.words[w]))\n            self._forget_word(w)",
+        "            self._forget_word(w)",
+        "test_tokenizer.py::test_merges_are_learned_and_applied_greedily",
+    ),
+    Mutant(
+        "the square layer of GPT-2 is not turned",
+        "program/gpt2.py", '"qkv.weight", "proj.weight", "widen.weight"', '"qkv.weight", "widen.weight"',
+        "test_gpt2.py::test_a_gpt2_is_loaded_from_its_state_dict_and_from_its_folder",
+    ),
+    Mutant(
+        "a final layer of GPT-2 that is not tied is thrown away",
+        "program/gpt2.py", 'weights.setdefault("lm_head.weight", table)',
+        'weights.update({"lm_head.weight": table}) or table',
+        "test_gpt2.py::test_a_final_layer_of_its_own_is_not_thrown_away",
+    ),
+    Mutant(
+        "half a folder opens as a model",
+        "program/gpt2.py", '(folder / "config.json").unlink(missing_ok=True)', "folder.exists()",
+        "test_gpt2.py::test_a_disk_that_fills_up_leaves_no_model_that_opens",
+    ),
+    Mutant(
+        "a bias that a model does not have is written as ones",
+        "program/gpt2.py", "torch.zeros(len(module.weight))", "torch.ones(len(module.weight))",
+        "test_gpt2.py::test_a_model_of_the_course_opens_in_transformers",
+    ),
+    Mutant(
+        "an exported tokenizer hands token types to GPT-2, in transformers 4",
+        "program/gpt2.py", '"model_input_names": ["input_ids", "attention_mask"],', "",
+        "test_gpt2.py::test_what_is_written_is_plain_json",
+    ),
+    Mutant(
+        "pieces are learned from the validation text too",
+        "program/tokens.py", "BytePairTokenizer.train(train_text, max(pieces))",
+        "BytePairTokenizer.train(text, max(pieces))",
+        "test_tokens.py::test_pieces_are_learned_from_the_training_part_alone",
+    ),
+    Mutant(
+        "equal compute is as many steps",
+        "program/tokens.py", "steps * flops_per_token(like) / flops_per_token(config)", "steps",
+        "test_tokens.py::test_equal_means_equal",
+    ),
+    Mutant(
+        "every seed is the first",
+        "program/tokens.py", "    torch.manual_seed(seed)\n    model = GPT(config)",
+        "    torch.manual_seed(1)\n    plan.pop('seed')\n    model = GPT(config)",
+        "test_tokens.py::test_a_record_holds_every_point_with_its_seeds",
+    ),
+    Mutant(
+        "the bits of a piece are those of the window before",
+        "pictures/notebook_08.py", "ids[:-1].unfold(0, T, 1)[1:]", "ids[:-1].unfold(0, T, 1)[:-1]",
+        "test_panels.py::test_every_token_costs_what_the_model_gives_it",
+    ),
+    Mutant(
+        "a row of the benchmark that was measured anew stands there twice",
+        "program/bench.py", "in ROWS.keys() - names]", "in ROWS]",
+        "test_bench.py::test_only_the_named_rows_are_run",
+    ),
+]  # fmt: skip
+
 MUTANTS = [
-    *SURVIVED, *DEVICE, *DATA, *TOKENIZER, *MODEL, *GENERATE, *OPTIMIZERS, *TRAIN, *CHECKPOINT, *PRESETS
+    *SURVIVED, *DEVICE, *DATA, *TOKENIZER, *MODEL, *GENERATE, *OPTIMIZERS, *TRAIN, *CHECKPOINT, *PRESETS,
+    *PAGE_08,
 ]  # fmt: skip
 
 # ---------------------------------------------------------------- the program
