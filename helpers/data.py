@@ -47,10 +47,19 @@ def load_corpus(name_or_path=None):
     if name == "tinyshakespeare":
         raw, source = _tinyshakespeare()
         return Corpus("tinyshakespeare", _decode(raw, source), source, "public domain")
-    path = Path(os.path.expanduser(name))  # a home that does not exist stays in the path, and in the error
+    path = seen_from_the_course(os.path.expanduser(name))  # a home that is not there stays in the path
     text = _decode(_read_bytes(path), path)
     check_characters(set(text), path)
     return Corpus(name_of_own(path), text, str(path), "yours")
+
+
+def seen_from_the_course(path):
+    """The Path of a file; if it is not there, the same seen from the folder in which `make lab` was typed.
+
+    A notebook runs in notebooks/, and what was typed before it began means the course's folder.
+    """
+    from_course = DATA_DIR.parent / path  # an absolute path stays what it is
+    return from_course if os.path.exists(from_course) and not os.path.exists(path) else Path(path)
 
 
 def name_of_own(path):
@@ -104,7 +113,7 @@ def _tinyshakespeare():
     """Bytes and source of Tiny Shakespeare: TINYSHAKESPEARE_PATH, else data/, else the network."""
     given = os.path.expanduser(os.environ.get("TINYSHAKESPEARE_PATH", ""))
     if given:
-        raw = _read_bytes(given)
+        raw = _read_bytes(seen_from_the_course(given))
         _verify(raw, TINYSHAKESPEARE_SHA256, given, "point TINYSHAKESPEARE_PATH at the original")
         return raw, "TINYSHAKESPEARE_PATH"
     path = DATA_DIR / "tinyshakespeare.txt"

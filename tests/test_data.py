@@ -37,6 +37,20 @@ def test_course_corpus_changes_the_default_but_not_a_given_name(monkeypatch, tmp
     assert load_corpus().name == "plays"
 
 
+def test_a_path_may_be_that_seen_from_the_folder_of_the_course(monkeypatch, tmp_path):
+    """`COURSE_CORPUS=my.txt make lab` is typed there, and the kernel of a notebook runs in notebooks/."""
+    (tmp_path / "notebooks").mkdir()
+    (tmp_path / "my.txt").write_text("beside the notebooks")
+    monkeypatch.setattr(data, "DATA_DIR", tmp_path / "data")
+    monkeypatch.chdir(tmp_path / "notebooks")
+    monkeypatch.setenv("COURSE_CORPUS", "my.txt")
+    assert load_corpus().text == "beside the notebooks"
+    (tmp_path / "notebooks" / "my.txt").write_text("among them")
+    assert load_corpus().text == "among them"
+    with pytest.raises(ValueError, match=r"The corpus other\.txt cannot be read"):
+        load_corpus("other.txt")
+
+
 def test_own_text_in_any_language(tmp_path):
     own = tmp_path / "faust.txt"
     own.write_text("Habe nun, ach! Philosophie … 😀\n", encoding="utf-8")
