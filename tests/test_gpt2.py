@@ -325,6 +325,9 @@ def test_what_stands_in_the_way_is_a_sentence(tmp_path, text):
             export_gpt2(tmp_path / name, our_gpt(), chars)
         assert "\n" not in str(caught.value)
     assert list((tmp_path / "full").iterdir()) == [other]
+    other.rename(other.with_name(".DS_Store"))  # of a Mac that showed the folder
+    (tmp_path / "full" / "model.safetensors.1f.partial").touch()  # of an export that was killed
+    export_gpt2(tmp_path / "full", our_gpt(), chars)
     with pytest.raises(ValueError, match="is of another kind"):
         export_gpt2(tmp_path / "new", our_gpt(), "abc")
 

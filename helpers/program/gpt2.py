@@ -25,6 +25,7 @@ NAMES = {
 LAYERS = "qkv.weight", "proj.weight", "widen.weight", "narrow.weight"  # they keep these as (in, out)
 ACTIVATIONS = {"gelu_new": "gelu_tanh", "gelu_pytorch_tanh": "gelu_tanh", "gelu": "gelu", "relu": "relu"}
 FILES = "model.safetensors", "tokenizer.json", "tokenizer_config.json", "config.json"  # of a folder
+READ = ".json", ".safetensors", ".bin", ".txt", ".jinja"  # endings of what transformers may read there
 # What GPT-2's config.json may say otherwise, and the course's GPT cannot do. None: no such line.
 FIXED = {
     "model_type": (None, "gpt2"), "layer_norm_epsilon": (None, 1e-5), "scale_attn_weights": (None, True),
@@ -140,7 +141,7 @@ def export_gpt2(folder, model, tokenizer):
     """Write a GPT and its tokenizer as a folder that transformers opens; no code and no pickle in it.
 
     AutoModelForCausalLM.from_pretrained(folder) has the same logits, AutoTokenizer the same ids. Raises
-    ValueError for what GPT-2 does not have, and if the folder cannot be written or holds other files.
+    ValueError for what GPT-2 does not have, and if the folder holds another model or cannot be written.
     config.json goes first and comes last: no model opens from half a folder.
     """
     check_kind("folder", folder, str | Path, 'the path of a folder, such as "build/my_gpt2"')
@@ -151,10 +152,11 @@ def export_gpt2(folder, model, tokenizer):
     if tokenizer.vocab_size > model.config.vocab_size:
         raise ValueError("The tokenizer has more ids than the model: give the one that it was trained with.")
     try:
-        others = {path.name for path in folder.iterdir()} - set(FILES) if folder.exists() else ()
+        there = {path.name for path in folder.iterdir()} if folder.exists() else set()
+        others = [name for name in sorted(there - set(FILES)) if name.endswith(READ)]
         if others:
             raise ValueError(
-                f"{folder} holds {min(others)}, which transformers may read: give an empty folder."
+                f"{folder} holds {others[0]}, which transformers may read: give an empty folder."
             )
         (folder / "config.json").unlink(missing_ok=True)
     except OSError as error:
